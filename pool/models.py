@@ -1,0 +1,111 @@
+"""The record of what the operator owns: credentials, and the keys handed to clients.
+
+The database is the record, not the hot path: selection works on an in-memory copy.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Kind(models.TextChoices):
+    """Which upstream a credential opens, and its tier."""
+
+    SSO = "sso", _("Web session")
+    SSO_SUPER = "ssoSuper", _("Web session (Super)")
+    API = "api", _("xAI API key")
+
+
+class Status(models.TextChoices):
+    ACTIVE = "active", _("Active")
+    COOLING = "cooling", _("Cooling")
+    INVALID = "invalid", _("Invalid")
+    DISABLED = "disabled", _("Disabled")
+
+
+class Credential(models.Model):
+    """One upstream identity. ``sealed`` is the encrypted secret, never shown by default."""
+
+    kind = models.CharField(_("type"), max_length=16, choices=Kind)
+    sealed = models.BinaryField(_("sealed secret"))
+    fingerprint = models.CharField(
+        _("fingerprint"), max_length=64, unique=True, help_text=_("Keyed hash of the secret.")
+    )
+    hint = models.CharField(_("ends with"), max_length=8, blank=True)
+    status = models.CharField(_("status"), max_length=16, choices=Status, default=Status.ACTIVE)
+    status_reason = models.CharField(_("reason"), max_length=200, blank=True)
+    user_id = models.CharField(_("upstream user id"), max_length=64, blank=True)
+    team_id = models.CharField(_("shared bucket (xAI team)"), max_length=64, blank=True)
+    note = models.CharField(_("note"), max_length=500, blank=True)
+    tags = models.JSONField(_("tags"), default=list, blank=True)
+    legacy = models.JSONField(_("fields kept from an import"), default=dict, blank=True)
+    use_count = models.PositiveBigIntegerField(_("uses"), default=0)
+    fail_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
+    last_failed_at = models.DateTimeField(_("last failed"), null=True, blank=True)
+    last_fail_reason = models.CharField(_("last failure"), max_length=200, blank=True)
+    created_at = models.DateTimeField(_("added"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
+
+    class Meta:
+        verbose_name = _("credential")
+        verbose_name_plural = _("credentials")
+        indexes = [models.Index(fields=["kind", "status"], name="credential_kind_status")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} …{self.hint}"
+
+
+class BucketQuota(models.Model):
+    """What is left in one bucket of one credential.
+
+    ``remaining`` null means never measured: eligible, neither zero nor full.
+    ``cooling_until`` in the future means the bucket is not used before then.
+    """
+
+    class Source(models.TextChoices):
+        UPSTREAM = "upstream", _("Reported by upstream")
+        ESTIMATE = "estimate", _("Counted here")
+        IMPORT = "import", _("Imported")
+
+    credential = models.ForeignKey(Credential, models.CASCADE, related_name="quotas")
+    bucket = models.CharField(_("bucket"), max_length=64)
+    remaining = models.IntegerField(_("remaining"), null=True, blank=True)
+    total = models.IntegerField(_("total"), null=True, blank=True)
+    source = models.CharField(_("source"), max_length=16, choices=Source, blank=True)
+    measured_at = models.DateTimeField(_("measured"), null=True, blank=True)
+    resets_at = models.DateTimeField(_("resets"), null=True, blank=True)
+    cooling_until = models.DateTimeField(_("cooling until"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("bucket quota")
+        verbose_name_plural = _("bucket quotas")
+        constraints = [
+            models.UniqueConstraint(fields=["credential", "bucket"], name="one_quota_per_bucket")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.bucket}: {'?' if self.remaining is None else self.remaining}"
+
+
+class ClientKey(models.Model):
+    """A key handed to a client; the clear text exists only when it is made."""
+
+    name = models.CharField(_("name"), max_length=100)
+    prefix = models.CharField(_("begins with"), max_length=16)
+    digest = models.CharField(_("keyed hash"), max_length=64, unique=True)
+    is_active = models.BooleanField(_("active"), default=True)
+    expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
+    allowed_models = models.JSONField(
+        _("allowed models"), default=list, blank=True, help_text=_("Empty: all models.")
+    )
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
+
+    class Meta:
+        verbose_name = _("client key")
+        verbose_name_plural = _("client keys")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
