@@ -6,6 +6,7 @@ The database is the record, not the hot path: selection works on an in-memory co
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
@@ -42,10 +43,11 @@ class Credential(models.Model):
     legacy = models.JSONField(_("fields kept from an import"), default=dict, blank=True)
     use_count = models.PositiveBigIntegerField(_("uses"), default=0)
     fail_count = models.PositiveIntegerField(_("failures in a row"), default=0)
+    resting_until = models.DateTimeField(_("resting until"), null=True, blank=True)
     last_used_at = models.DateTimeField(_("last used"), null=True, blank=True)
     last_failed_at = models.DateTimeField(_("last failed"), null=True, blank=True)
     last_fail_reason = models.CharField(_("last failure"), max_length=200, blank=True)
-    created_at = models.DateTimeField(_("added"), auto_now_add=True)
+    created_at = models.DateTimeField(_("added"), default=timezone.now, editable=False)
     updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
 
     class Meta:

@@ -1,0 +1,1 @@
+"""Onboarding of accounts the operator already owns, and provisioning of official keys."""

@@ -1,0 +1,1 @@
+"""Pure functions and small assemblers between the clients' shapes and the upstreams'."""

@@ -6,7 +6,7 @@ that is an ``httpx.AsyncBaseTransport`` will do.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -140,7 +140,7 @@ class Http:
         await self._transport.aclose()
 
 
-async def reads(response: httpx.Response) -> AsyncIterator[bytes]:
+async def reads(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The decoded body, one item per network read.
 
     Raises UpstreamTimeout when upstream falls silent, UpstreamIncomplete when it breaks

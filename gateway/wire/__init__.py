@@ -1,0 +1,1 @@
+"""The shapes clients send and receive; no framework in here."""

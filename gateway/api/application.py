@@ -1,0 +1,271 @@
+"""The ASGI door of ``/v1`` and the health probes: Django's URLs and views, without threads.
+
+Django's own handler enters a thread for every request (its ``request_started`` and
+``request_finished`` receivers are synchronous) and runs the middleware of the pages. Here
+a request is parsed, resolved and answered on the event loop and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, cast
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpResponseBase
+from django.urls import Resolver404, get_resolver
+
+from gateway.api.errors import not_found, respond
+from gateway.api.lifetime import Ending, Lifetime, set_lifetime
+from gateway.api.streams import EventStream
+from gateway.wire.errors import ApiError
+from gateway.wire.sse import KEEP_ALIVE
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+BODY_TIMEOUT = 60.0
+"""Seconds in which a request body has to arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``max_body`` in bytes, ``keepalive`` in seconds; ``origins`` as in the configuration."""
+
+    max_body: int
+    keepalive: float
+    origins: tuple[str, ...]
+
+
+class ClientGone(Exception):
+    """The client went away before its request was complete."""
+
+
+class ApiApplication:
+    """Serves the URLs of ``urlconf``; ``limits`` is read per request."""
+
+    def __init__(self, urlconf: str, limits: Callable[[], Limits]) -> None:
+        self._resolver = get_resolver(urlconf)
+        self._limits = limits
+        self._running: set[Lifetime] = set()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def interrupt_all(self, error: ApiError) -> None:
+        """End every running request now: streams with their terminal event."""
+        for lifetime in tuple(self._running):
+            lifetime.interrupt(error)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("an ASGI application runs in a task")
+        lifetime = Lifetime(task)
+        self._running.add(lifetime)
+        try:
+            await self._serve(scope, receive, send, lifetime)
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            if not lifetime.client_gone:
+                raise
+            task.uncancel()
+        finally:
+            self._running.discard(lifetime)
+
+    async def _serve(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, lifetime: Lifetime
+    ) -> None:
+        limits = self._limits()
+        cors = _cors(scope, limits.origins)
+        if scope["method"] == "OPTIONS":
+            await _send_preflight(send, cors)
+            return
+        try:
+            body = await _read_body(scope, receive, limits.max_body)
+        except ApiError as error:
+            await _send_whole(send, respond(error), [*cors, (b"connection", b"close")])
+            return
+        watch = asyncio.create_task(_watch(receive, lifetime))
+        try:
+            response = await self._respond(scope, body, lifetime)
+            if isinstance(response, EventStream):
+                await _send_stream(send, response, cors, limits.keepalive, lifetime)
+            else:
+                await _send_whole(send, response, cors)
+        finally:
+            watch.cancel()
+
+    async def _respond(
+        self, scope: MutableMapping[str, Any], body: bytes, lifetime: Lifetime
+    ) -> HttpResponseBase:
+        request = ASGIRequest(scope, BytesIO(body))
+        request._body = body
+        try:
+            match = self._resolver.resolve(request.path_info)
+        except Resolver404:
+            return respond(not_found())
+        request.resolver_match = match
+        set_lifetime(lifetime)
+        try:
+            with lifetime:
+                view = cast("Callable[..., Awaitable[HttpResponseBase]]", match.func)
+                return await view(request, *match.args, **match.kwargs)
+        except Ending as ending:
+            return respond(ending.error)
+
+
+async def _watch(receive: Receive, lifetime: Lifetime) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    lifetime.disconnect()
+
+
+async def _read_body(scope: MutableMapping[str, Any], receive: Receive, most: int) -> bytes:
+    """The whole body; raises ApiError 413 as soon as it is known to be too large, 408 when slow."""
+    declared = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+    if declared.isdigit() and int(declared) > most:
+        raise _too_large(most)
+    message = await _receive_part(receive)
+    if not message.get("more_body"):
+        return _within(message.get("body", b""), most)
+    parts = [message.get("body", b"")]
+    size = len(parts[0])
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while message.get("more_body"):
+                message = await _receive_part(receive)
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > most:
+                    raise _too_large(most)
+    except TimeoutError:
+        text = "The request body did not arrive in time."
+        raise ApiError(408, text, code="request_timeout") from None
+    return b"".join(parts)
+
+
+async def _receive_part(receive: Receive) -> Message:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
+
+
+def _within(body: bytes, most: int) -> bytes:
+    if len(body) > most:
+        raise _too_large(most)
+    return body
+
+
+def _too_large(most: int) -> ApiError:
+    text = f"The request body is larger than {most // 1_000_000} MB."
+    return ApiError(413, text, code="request_too_large", param="body")
+
+
+def _cors(scope: MutableMapping[str, Any], origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
+    """Pages of the allowed origins may call with a key; cookies are never allowed."""
+    if "*" in origins:
+        return [(b"access-control-allow-origin", b"*")]
+    origin = next((value for key, value in scope["headers"] if key == b"origin"), b"")
+    if origin.decode("latin-1") in origins:
+        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+    return []
+
+
+async def _send_preflight(send: Send, cors: list[tuple[bytes, bytes]]) -> None:
+    headers = [
+        *cors,
+        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+        (b"access-control-allow-headers", b"*, Authorization"),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers if cors else []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _headers(
+    response: HttpResponseBase, extra: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    pairs = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in response.items()]
+    return [*pairs, *extra]
+
+
+async def _send_whole(
+    send: Send, response: HttpResponseBase, extra: list[tuple[bytes, bytes]]
+) -> None:
+    body = b"" if response.streaming else response.content  # type: ignore[attr-defined]
+    headers = [*_headers(response, extra), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_stream(
+    send: Send,
+    response: EventStream,
+    extra: list[tuple[bytes, bytes]],
+    keepalive: float,
+    lifetime: Lifetime,
+) -> None:
+    headers = _headers(response, extra)
+    chunks = response.chunks
+    pulse = Pulse(send, keepalive)
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for chunk in chunks:
+            pulse.touch()
+            try:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            except asyncio.CancelledError:
+                ending = lifetime.take_ending()
+                if ending is None:
+                    raise
+                # A slow client held the stream up; the generator still owes it an end.
+                end = await chunks.athrow(ending)
+                await send({"type": "http.response.body", "body": end, "more_body": True})
+                break
+        pulse.stop()
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        pulse.stop()
+        await chunks.aclose()
+
+
+class Pulse:
+    """Sends a comment when a stream has been silent for ``interval`` seconds.
+
+    A timer per stream rather than a task per read: while data flows it costs one
+    attribute write per message.
+    """
+
+    def __init__(self, send: Send, interval: float) -> None:
+        self._send = send
+        self._interval = interval
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._beat: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(interval, self._check)
+
+    def touch(self) -> None:
+        self._last = self._loop.time()
+
+    def _check(self) -> None:
+        silent = self._loop.time() - self._last
+        if silent >= self._interval:
+            message = {"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True}
+            self._beat = self._loop.create_task(self._beat_once(message))
+            self.touch()
+            silent = 0.0
+        self._timer = self._loop.call_later(self._interval - silent, self._check)
+
+    async def _beat_once(self, message: Message) -> None:
+        await self._send(message)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._beat is not None:
+            self._beat.cancel()

@@ -1,0 +1,131 @@
+"""Lease, call, wait for the first event, and on failure perhaps another credential.
+
+The one retry policy of the project. Nothing has been sent to the client while this runs;
+once it returns, the stream is committed and no other credential will ever be tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
+
+from gateway.relay.verdicts import Blame
+from gateway.upstream.errors import UpstreamError, UpstreamIncomplete
+from gateway.upstream.events import SEMANTIC, Event, Finished
+from gateway.upstream.requests import Account
+from pool.errors import NoCredential
+from pool.leases import Lease, Pool, Want
+from pool.outcomes import NEUTRAL, SPENT, SUCCESS, Outcome
+
+logger = logging.getLogger(__name__)
+
+Batches = AsyncGenerator[list[Event], None]
+Call = Callable[[Lease, Account], Batches]
+
+
+class Committed:
+    """An answer that has begun: iterate it once, close it in every case."""
+
+    def __init__(
+        self, pool: Pool, lease: Lease, account: Account, events: Batches, blame: Blame
+    ) -> None:
+        self.lease = lease
+        self._pool = pool
+        self._account = account
+        self._events = events
+        self._blame = blame
+        self._first: list[Event] = []
+        self._outcome: Outcome = SPENT
+
+    async def prime(self) -> None:
+        """Wait for the first semantic event; raises UpstreamError before there is one."""
+        async for batch in self._events:
+            self._first += batch
+            if any(isinstance(event, SEMANTIC) for event in batch):
+                return
+        raise UpstreamIncomplete("The upstream gave an empty answer.", row=14)
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """The whole answer; raises UpstreamError when it breaks off."""
+        try:
+            last = self._first
+            yield last
+            async for batch in self._events:
+                last = batch
+                yield batch
+            if not isinstance(last[-1], Finished):
+                raise UpstreamIncomplete(row=14)
+            self._outcome = SUCCESS
+        except UpstreamError as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: UpstreamError) -> None:
+        self._outcome = self._blame.outcome_of(error)
+
+    def abandon(self, *, cancelled: bool) -> None:
+        """Nobody wants the answer any more; upstream may have worked for a cancelled one."""
+        self._outcome = SPENT if cancelled else NEUTRAL
+
+    async def aclose(self) -> None:
+        """Close upstream, settle, release: in that order, also when cancelled meanwhile."""
+        try:
+            await self._events.aclose()
+        finally:
+            try:
+                if self._account.user_id and self._account.user_id != self.lease.user_id:
+                    await self._pool.learn(self.lease, user_id=self._account.user_id)
+                await self._pool.settle(self.lease, self._outcome)
+            finally:
+                await self._pool.release(self.lease)
+
+
+async def commit(pool: Pool, want: Want, call: Call, *, max_retry: int) -> Committed:
+    """The first answer that begins.
+
+    Raises NoCredential when nothing could be tried, else the last UpstreamError.
+    """
+    blame = Blame()
+    failure: UpstreamError | None = None
+    for attempt in range(1, max_retry + 2):
+        try:
+            lease = await pool.lease(want)
+        except NoCredential:
+            if failure is not None:
+                raise failure from None
+            raise
+        account = Account(lease.secret, lease.user_id or None)
+        committed = Committed(pool, lease, account, call(lease, account), blame)
+        try:
+            await committed.prime()
+        except UpstreamError as error:
+            committed.fail(error)
+            await committed.aclose()
+            _log(attempt, lease, error)
+            failure = error
+            if not error.retry or attempt >= (error.max_attempts or max_retry + 1):
+                raise
+            want = replace(want, exclude=want.exclude | {lease.credential_id})
+        except BaseException as error:
+            committed.abandon(cancelled=isinstance(error, asyncio.CancelledError))
+            await committed.aclose()
+            raise
+        else:
+            return committed
+    assert failure is not None  # noqa: S101 - the loop runs at least once
+    raise failure
+
+
+def _log(attempt: int, lease: Lease, error: UpstreamError) -> None:
+    logger.info(
+        "attempt %d with credential %d for %s failed: %s (row %s, HTTP %s) %s",
+        attempt,
+        lease.credential_id,
+        lease.model,
+        type(error).__name__,
+        error.row,
+        error.upstream_status,
+        error.evidence,
+    )

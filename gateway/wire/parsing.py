@@ -1,0 +1,35 @@
+"""From body bytes to a validated model, or to one clear error naming the field."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from gateway.wire.errors import ApiError, bad_request
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(model: type[Model], body: bytes) -> Model:
+    """Raises ApiError 400: ``json_invalid`` or the validator's id, with its ``body.`` path."""
+    try:
+        data = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", "json_invalid", "body") from None
+    if not isinstance(data, dict):
+        raise bad_request("The body must be a JSON object.", "dict_type", "body")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise first_problem(error) from None
+    except RecursionError:
+        raise bad_request("The body is nested too deeply.", "json_invalid", "body") from None
+
+
+def first_problem(error: ValidationError) -> ApiError:
+    """The first of pydantic's complaints; list indexes are left out of the path."""
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = ".".join(["body", *(part for part in problem["loc"] if isinstance(part, str))])
+    return bad_request(f"{path}: {problem['msg']}.", problem["type"], path)

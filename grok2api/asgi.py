@@ -1,0 +1,112 @@
+"""The ASGI application: the client API without middleware, the pages with it, and lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "grok2api.settings")
+
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+# What follows imports models, so the apps have to be loaded by then.
+from gateway import conf
+from gateway.api.application import ApiApplication, Limits
+from gateway.relay import runtime
+from gateway.relay.settings import per_snapshot
+from gateway.wire.errors import ApiError
+from grok2api.draining import on_stop_signal
+
+logger = logging.getLogger(__name__)
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[Any], Awaitable[None]]
+PROBES = frozenset({"/health", "/livez", "/readyz"})
+
+
+class Application:
+    """Dispatches by scope type and path."""
+
+    def __init__(self) -> None:
+        self._api = ApiApplication("grok2api.urls", per_snapshot(conf.current, _limits))
+        self._draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self._http(scope, receive, send)
+            case "lifespan":
+                await self._lifespan(receive, send)
+            case _:
+                await _refuse_socket(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Start and stop what this worker owns."""
+        await receive()
+        self._draining = False
+        try:
+            gateway = await _start()
+        except BaseException:
+            logger.exception("this worker cannot start")
+            await send({"type": "lifespan.startup.failed", "message": "see the log"})
+            raise
+        on_stop_signal(self.drain)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        runtime.install(None)
+        await gateway.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path.startswith("/v1/") or path in PROBES:
+            await self._api(scope, receive, send)
+        else:
+            await django_application(scope, receive, send)
+
+    def drain(self) -> None:
+        """Readiness ends at once; what still runs after ``server.drain_sec`` is ended."""
+        if not self._draining:
+            self._draining = True
+            runtime.begin_drain()
+            patience = conf.current().server.drain_sec
+            asyncio.get_running_loop().call_later(patience, self._end_requests)
+
+    def _end_requests(self) -> None:
+        text = "The service is stopping."
+        self._api.interrupt_all(ApiError(503, text, type_="server_error", code="service_stopping"))
+
+
+def _limits(config: conf.Config) -> Limits:
+    return Limits(
+        max_body=config.server.max_body_mb * 1_000_000,
+        keepalive=float(config.server.keepalive_sec),
+        origins=tuple(config.server.cors_origins),
+    )
+
+
+async def _start() -> runtime.Runtime:
+    await conf.live.aload(settings.DATA_DIR)
+    gateway = runtime.Runtime()
+    try:
+        await gateway.start()
+    except BaseException:
+        await gateway.stop()
+        raise
+    runtime.install(gateway)
+    return gateway
+
+
+async def _refuse_socket(receive: Receive, send: Send) -> None:
+    """There is no socket to open yet; refuse the handshake instead of failing it."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008})
+
+
+application = Application()

@@ -1,0 +1,30 @@
+"""Hearing of a stop as soon as the server does, whichever process it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+
+def on_stop_signal(begin: Callable[[], None]) -> None:
+    """Have ``begin`` called in the running loop when SIGINT or SIGTERM arrives.
+
+    uvicorn tells an application of its end only after the last connection has closed, which
+    is too late for ending streams properly. Its own handlers, which are in place by now,
+    are called as before. Outside the main thread there are no signals to hear.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous = signal.getsignal(number)
+
+        def handler(number: int, frame: FrameType | None, previous: object = previous) -> None:
+            loop.call_soon_threadsafe(begin)
+            if callable(previous):
+                previous(number, frame)
+
+        signal.signal(number, handler)

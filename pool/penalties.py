@@ -1,0 +1,97 @@
+"""What an outcome does to a credential (design "The pool"; upstream-web section 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pool.entries import Entry
+from pool.outcomes import Outcome, Verdict
+from pool.policy import PoolPolicy
+
+
+def apply_outcome(
+    entry: Entry, bucket: str, model: str, outcome: Outcome, now: float, policy: PoolPolicy
+) -> None:
+    """Change ``entry`` as ``outcome`` of a use of ``bucket`` for ``model`` demands."""
+    verdict = outcome.verdict
+    if verdict in {Verdict.NEUTRAL, Verdict.SPENT}:
+        return
+    if verdict is Verdict.SUCCESS:
+        _succeeded(entry, bucket, now, policy)
+        return
+    if verdict is Verdict.SKIP_MODEL:
+        entry.skip_models[model] = now + policy.skip_model
+        return
+    entry.last_failed = now
+    entry.last_reason = outcome.reason[:200]
+    entry.pending_columns |= {"last_failed_at", "last_fail_reason"}
+    _PENALTIES[verdict](entry, bucket, outcome, now, policy)
+
+
+def _succeeded(entry: Entry, bucket: str, now: float, policy: PoolPolicy) -> None:
+    if entry.failures:
+        entry.failures = 0
+        entry.pending_columns.add("fail_count")
+    quota = entry.quota(bucket)
+    if quota.remaining is not None and quota.remaining <= 0:
+        _cool(entry, bucket, now + policy.bucket_cooldown)
+
+
+def _cool(entry: Entry, bucket: str, until: float) -> None:
+    """Never shortens a cool-down that is already longer."""
+    quota = entry.quota(bucket)
+    quota.cooling_until = max(quota.cooling_until, until)
+    quota.dirty = True
+    entry.pending_columns.add("quotas")
+
+
+def _rest(entry: Entry, until: float) -> None:
+    entry.resting_until = max(entry.resting_until, until)
+    entry.pending_columns.add("resting_until")
+
+
+def _clamped(outcome: Outcome, otherwise: float, policy: PoolPolicy) -> float:
+    """Seconds to cool: upstream's hint within the configured maximum, else ours."""
+    hint = outcome.retry_after if outcome.retry_after is not None else otherwise
+    return min(max(hint, 1.0), policy.max_cooldown)
+
+
+def _retire(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:
+    entry.active = False
+    entry.failures += 1
+    entry.invalid_reason = outcome.reason[:200]
+    entry.pending_columns |= {"status", "fail_count"}
+
+
+def _cool_bucket(
+    entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy
+) -> None:
+    entry.quota(bucket).remaining = 0
+    _cool(entry, bucket, now + _clamped(outcome, policy.bucket_cooldown, policy))
+
+
+def _cool_all(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:
+    _rest(entry, now + _clamped(outcome, policy.balance_cooldown, policy))
+
+
+def _back_off(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:
+    entry.failures += 1
+    entry.pending_columns.add("fail_count")
+    doubled = min(policy.back_off * 2 ** min(entry.failures - 1, 20), policy.back_off_max)
+    hint = min(outcome.retry_after or 0.0, policy.max_cooldown)
+    _rest(entry, now + max(doubled, hint))
+
+
+def _pause(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:
+    _rest(entry, now + policy.pause)
+
+
+_Penalty = Callable[[Entry, str, Outcome, float, PoolPolicy], None]
+_PENALTIES: dict[Verdict, _Penalty] = {
+    Verdict.RETIRE: _retire,
+    Verdict.COOL_BUCKET: _cool_bucket,
+    Verdict.COOL_CREDENTIAL: _cool_all,
+    Verdict.COOL_TEAM: _cool_all,
+    Verdict.BACK_OFF: _back_off,
+    Verdict.PAUSE: _pause,
+}

@@ -1,0 +1,69 @@
+"""``manage.py create_api_key``."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from pool.keys import KeyDirectory
+from pool.models import ClientKey
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*options: str) -> str:
+    out = io.StringIO()
+    call_command("create_api_key", *options, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def test_it_prints_a_key_that_works_and_nothing_else() -> None:
+    clear = run("--name", "alice").removesuffix("\n")
+    keys = KeyDirectory(lambda: "")
+    keys.load()
+    assert keys.lookup(clear).name == "alice"
+
+
+def test_it_reports_as_json() -> None:
+    report = json.loads(run("--name", "alice", "--models", "grok-4, grok-3,", "--json"))
+    row = ClientKey.objects.get()
+    assert report == {
+        "id": row.pk,
+        "name": "alice",
+        "key": report["key"],
+        "prefix": row.prefix,
+        "expires_at": None,
+        "allowed_models": ["grok-4", "grok-3"],
+    }
+    assert report["key"].startswith(row.prefix)
+    assert row.allowed_models == ["grok-4", "grok-3"]
+
+
+def test_it_sets_the_expiry() -> None:
+    run("--name", "alice", "--expires-days", "30")
+    expires_at = ClientKey.objects.get().expires_at
+    assert expires_at is not None
+    left = expires_at - timezone.now()
+    assert timedelta(days=29, hours=23) < left <= timedelta(days=30)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--name", " "],
+        ["--name", "n" * 101],
+        ["--name", "n", "--expires-days", "0"],
+        ["--name", "n", "--expires-days", "-1"],
+        ["--name", "n", "--expires-days", "999999999"],
+    ],
+)
+def test_it_refuses_what_makes_no_sense(options: list[str]) -> None:
+    with pytest.raises(CommandError):
+        run(*options)
+    assert not ClientKey.objects.exists()
