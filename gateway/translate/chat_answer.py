@@ -227,6 +227,9 @@ class AnswerCollector:
                     self._tally.usage = event
                 case Finished():
                     self._end = event
+                    if late := event.extra.get("late_reasoning"):
+                        self._reasoning.append(late)
+                        self._tally.reasoning += len(late)
                 case ImageReady() | VideoReady():
                     self._add_text(media_markdown(event))
                 case ImageProgress() | VideoProgress():

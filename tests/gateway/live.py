@@ -77,7 +77,7 @@ class LiveGateway:
         self.sandbox = sandbox
         self._credentials = list(credentials)
         self._keys = {KEY: record()} if keys is None else dict(keys)
-        self._settings = {name: sandbox.url for name in (*UPSTREAMS, *UPSTREAMS_XAI)}
+        self._settings: dict[str, Any] = dict.fromkeys((*UPSTREAMS, *UPSTREAMS_XAI), sandbox.url)
         self._settings |= {"grok.timeout": 5, "xai.timeout": 5, **(settings or {})}
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -124,7 +124,7 @@ class LiveGateway:
         self._loop = asyncio.get_running_loop()
         try:
             self.runtime = self._build()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - re-raised in the test's thread
             self._failure = error
             self._ready.set()
             return
@@ -139,7 +139,7 @@ class LiveGateway:
         )
         self._server = uvicorn.Server(config)
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started and not serving.done():
+        while not self._server.started and not serving.done():  # noqa: ASYNC110 - uvicorn's flag
             await asyncio.sleep(0.002)
         self._ready.set()
         await serving

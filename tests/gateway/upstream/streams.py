@@ -6,10 +6,14 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from gateway.upstream.events import Event, Reasoning, Text
 
 RECORDINGS = Path(__file__).parent / "recordings"
 ASSETS = "https://assets.example.net"
+PROPERTY = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""On a fresh machine Hypothesis first builds its tables of Unicode, which takes its time."""
 WRAPPINGS = ("lines", "sse", "joined")
 
 

@@ -7,12 +7,12 @@ from time import process_time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.errors import UpstreamFailed, UpstreamIncomplete
 from gateway.upstream.web.framing import ObjectScanner
-from tests.gateway.upstream.streams import WRAPPINGS, cut, wrap
+from tests.gateway.upstream.streams import PROPERTY, WRAPPINGS, cut, wrap
 
 TRICKY = st.text(st.sampled_from(list('{}"\\\n\r[]:,aé\u2028😀\x01')), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TRICKY | st.text(max_size=5)
@@ -35,7 +35,7 @@ def test_it_works() -> None:
     assert scan([b'data: {"a":1}\n\ndata: [DONE]\n\n']) == [{"a": 1}]
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(
     objects=OBJECTS,
     wrapping=st.sampled_from(WRAPPINGS),
@@ -57,7 +57,7 @@ def test_any_cut_of_any_wrapping_gives_the_same_objects(
     assert scan(body[at : at + 1] for at in range(len(body))) == objects
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(
     body=st.text(st.sampled_from(list('{}"\\\n :a1,[]')), max_size=40),
     places=st.lists(st.integers(0, 100), max_size=4),

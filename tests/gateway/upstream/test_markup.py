@@ -6,12 +6,13 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.events import Source
 from gateway.upstream.web.cards import CardCache
 from gateway.upstream.web.markup import MarkupFilter
+from tests.gateway.upstream.streams import PROPERTY
 
 TIDE, PIER = "https://example.org/tide", "https://example.org/pier?a=(1)"
 HIDDEN = re.compile("<(grok:render|xai:tool_usage_card|xaiartifact|secret)", re.IGNORECASE)
@@ -76,7 +77,7 @@ PIECES = st.sampled_from(
 ANSWERS = st.lists(PIECES, max_size=9).map("".join)
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(answer=ANSWERS, at=st.data())
 def test_no_cut_changes_the_outcome_and_nothing_hidden_leaks(
     answer: str, at: st.DataObject
@@ -91,7 +92,7 @@ def test_no_cut_changes_the_outcome_and_nothing_hidden_leaks(
     assert outcome([answer[a:b] for a, b in pairwise(bounds)]) == whole
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(answer=ANSWERS)
 def test_citations_stand_where_their_offsets_say(answer: str) -> None:
     text, sources = outcome([answer])
@@ -99,7 +100,7 @@ def test_citations_stand_where_their_offsets_say(answer: str) -> None:
         assert re.fullmatch(r"\[\[\d+\]\]\(\S+\)", text[source.start : source.end])
 
 
-@settings(max_examples=100)
+@PROPERTY
 @given(answer=st.text(st.characters(exclude_characters="<")))
 def test_text_without_markup_passes_unchanged(answer: str) -> None:
     assert clean(answer) == answer

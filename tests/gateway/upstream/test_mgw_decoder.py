@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.errors import (
@@ -21,7 +21,7 @@ from gateway.upstream.errors import (
 )
 from gateway.upstream.events import Event, Finished, ImageReady, Reasoning, Source, Text
 from gateway.upstream.web.mgw_frames import MgwDecoder
-from tests.gateway.upstream.streams import ASSETS, merged, recording, text_of
+from tests.gateway.upstream.streams import ASSETS, PROPERTY, merged, recording, text_of
 
 EVENT_ID = "evt_init_0b1c2d3e-0000-4000-8000-000000000001"
 TIDE = "https://example.org/tide"
@@ -275,7 +275,7 @@ ODD = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(kind=st.sampled_from(KINDS), fields=st.dictionaries(st.sampled_from(KEYS), ODD))
 def test_no_shape_of_message_raises_anything_but_our_errors(
     kind: str, fields: dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream.errors import (
@@ -32,6 +32,7 @@ from gateway.upstream.events import (
 from gateway.upstream.web.frames import RestDecoder
 from tests.gateway.upstream.streams import (
     ASSETS,
+    PROPERTY,
     WRAPPINGS,
     cut,
     merged,
@@ -493,7 +494,7 @@ ODD = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@PROPERTY
 @given(responses=st.lists(st.dictionaries(st.sampled_from(KEYS), ODD), max_size=4))
 def test_no_shape_of_frame_raises_anything_but_our_errors(
     responses: list[dict[str, Any]],

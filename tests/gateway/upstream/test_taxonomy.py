@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.upstream import errors
@@ -24,6 +24,7 @@ from gateway.upstream.taxonomy import (
     classify_web_event,
     classify_xai,
 )
+from tests.gateway.upstream.streams import PROPERTY
 
 NOW = datetime(2026, 10, 1, 12, 0, 0, tzinfo=UTC)
 HTML = b"<!DOCTYPE html><title>Just a moment...</title>"
@@ -400,7 +401,7 @@ def test_without_a_clock_the_date_of_the_answer_is_the_clock() -> None:
     assert classify_web(429, b"", headers=headers).retry_after is None
 
 
-@settings(max_examples=100)
+@PROPERTY
 @given(
     status=st.none() | st.integers(100, 599),
     body=st.binary(max_size=40)
