@@ -8,6 +8,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import Error
+from django.db import connection
 from django.utils.translation import gettext_lazy as _
 
 from pool.crypto import WrongKey, WrongPepper, unseal
@@ -74,6 +75,11 @@ def is_guessable(key: str) -> bool:
         or key.lower().startswith(_SAMPLES)
         or len(set(key)) < _MIN_DISTINCT_CHARACTERS
     )
+
+
+def has_tables() -> bool:
+    """Whether the pool's migrations have been applied; a command run first says so kindly."""
+    return Credential._meta.db_table in connection.introspection.table_names()
 
 
 def verify_secret_key() -> None:

@@ -11,11 +11,38 @@ HEAVY = "heavy"
 
 @dataclass(slots=True)
 class Quota:
-    """``remaining`` None: never measured. ``cooling_until`` is a Unix time, 0 for none."""
+    """``remaining`` None: never measured. ``cooling_until`` is a Unix time, 0 for none.
+
+    ``reserved`` is what open leases hold; it has been taken off ``remaining``. ``dirty``
+    and ``cooling_dirty`` say which of the two numbers is still to be written.
+    """
 
     remaining: int | None = None
     cooling_until: float = 0.0
+    reserved: int = 0
     dirty: bool = False
+    cooling_dirty: bool = False
+
+    def reserve(self, cost: int) -> int:
+        """Take up to ``cost`` and give how much that was; an unmeasured bucket gives 0."""
+        if self.remaining is None:
+            return 0
+        taken = min(cost, self.remaining)
+        self.remaining -= taken
+        self.reserved += taken
+        return taken
+
+    def end_reservation(self, taken: int, *, refund: bool) -> None:
+        self.reserved -= taken
+        if refund and self.remaining is not None:
+            self.remaining += taken
+
+    def settled(self) -> int | None:
+        """What is left when every open lease is given back: the number to be stored."""
+        return None if self.remaining is None else self.remaining + self.reserved
+
+    def is_spent(self) -> bool:
+        return self.remaining is not None and self.remaining + self.reserved <= 0
 
 
 @dataclass(slots=True)
@@ -23,7 +50,9 @@ class Entry:
     """One credential; ``pending_*`` are changes not yet written to the database.
 
     ``resting_until`` (Unix time) covers the whole credential, ``skip_models`` maps a
-    model id to the time until which this credential is not asked for it.
+    model id to the time until which this credential is not asked for it. ``active`` is
+    false for what was retired and for what the operator ``disabled``. ``stamp`` tells two
+    readings of the stored row apart.
     """
 
     id: int
@@ -45,21 +74,30 @@ class Entry:
     last_failed: float = 0.0
     last_reason: str = ""
     invalid_reason: str = ""
+    disabled: bool = False
+    stamp: object = None
 
     @property
     def has_changes(self) -> bool:
         return bool(self.pending_uses or self.pending_columns)
 
-    def quota(self, bucket: str) -> Quota:
-        """The bucket's quota, made on first use from the any-bucket number if there is one."""
+    def look(self, bucket: str) -> Quota | None:
+        """The number that stands for ``bucket``: its own, else the any-bucket one."""
         found = self.quotas.get(bucket)
-        if found is None:
-            seed = self.quotas.get(ANY_BUCKET) if bucket != HEAVY and self.kind != "api" else None
-            found = self.quotas[bucket] = Quota(seed.remaining if seed else None)
+        if found is None and bucket != HEAVY and self.kind != "api":
+            return self.quotas.get(ANY_BUCKET)
         return found
 
-    def rank(self, bucket: str, now: float, cap: int) -> int | None:
-        """Higher is better; None means not usable now.
+    def quota(self, bucket: str) -> Quota:
+        """The bucket's own quota, made from the any-bucket number on first use."""
+        found = self.quotas.get(bucket)
+        if found is None:
+            seed = self.look(bucket) or Quota()
+            found = self.quotas[bucket] = Quota(seed.remaining, seed.cooling_until)
+        return found
+
+    def rank(self, bucket: str, model: str, now: float, cap: int) -> int | None:
+        """Higher is better; None means not usable now. ``model`` "" stands for any.
 
         A measured bucket ranks by what is left. An unmeasured one comes after every
         measured one that has something left, except in the heavy bucket, where it
@@ -67,35 +105,71 @@ class Entry:
         """
         if not self.active or self.in_flight >= cap or self.resting_until > now:
             return None
-        quota = self.quota(bucket)
-        if quota.cooling_until > now:
+        if self.skip_models and self.skip_models.get(model, 0.0) > now:
             return None
-        if quota.remaining is None:
-            return 1 << 30 if bucket == HEAVY else 0
-        return quota.remaining if quota.remaining > 0 else None
+        quota = self.look(bucket)
+        if quota is not None:
+            if quota.cooling_until > now:
+                return None
+            if quota.remaining is not None:
+                return quota.remaining if quota.remaining > 0 else None
+        return 1 << 30 if bucket == HEAVY else 0
 
     def adopt(self, fresh: Entry) -> None:
-        """Take the stored facts of ``fresh``; counts of running work stay as they are."""
-        self.kind, self.active, self.sealed = fresh.kind, fresh.active, fresh.sealed
-        self.hint, self.user_id, self.team_id = fresh.hint, fresh.user_id, fresh.team_id
-        self.failures, self.resting_until = fresh.failures, fresh.resting_until
-        self.invalid_reason, self.quotas = fresh.invalid_reason, fresh.quotas
+        """Take the stored facts of ``fresh``, except where a newer one is still unwritten.
+
+        Counts of running work stay as they are.
+        """
+        pending = self.pending_columns
+        self.kind, self.sealed, self.hint = fresh.kind, fresh.sealed, fresh.hint
+        self.team_id, self.stamp, self.disabled = fresh.team_id, fresh.stamp, fresh.disabled
+        if "status" not in pending:
+            self.active, self.invalid_reason = fresh.active, fresh.invalid_reason
+        if "user_id" not in pending:
+            self.user_id = fresh.user_id
+        if "fail_count" not in pending:
+            self.failures = fresh.failures
+        if "resting_until" not in pending:
+            self.resting_until = fresh.resting_until
+        self._adopt_quotas(fresh.quotas)
+
+    def _adopt_quotas(self, fresh: dict[str, Quota]) -> None:
+        """Stored numbers know nothing of open leases, so what those hold is taken off."""
+        known, self.quotas = self.quotas, fresh
+        for bucket, quota in known.items():
+            stored = fresh.get(bucket)
+            if quota.dirty or quota.cooling_dirty or (stored is None and quota.reserved):
+                fresh[bucket] = quota
+                if stored is not None and not quota.cooling_dirty:
+                    quota.cooling_until = max(quota.cooling_until, stored.cooling_until)
+            elif stored is not None:
+                stored.reserved = quota.reserved
+                if stored.remaining is not None:
+                    stored.remaining = max(0, stored.remaining - quota.reserved)
 
     def next_wakeup(self, now: float) -> float | None:
-        """The soonest Unix time at which something of this credential stops cooling."""
+        """The soonest Unix time at which something of this credential stops waiting."""
         times = [quota.cooling_until for quota in self.quotas.values()]
+        times += self.skip_models.values()
         times.append(self.resting_until)
         return min((time for time in times if time > now), default=None)
 
     def usable_from(self, bucket: str) -> float:
         """The Unix time from which the bucket may be used; 0 when it is not cooling."""
-        return max(self.resting_until, self.quota(bucket).cooling_until)
+        quota = self.look(bucket)
+        return self.resting_until if quota is None else max(self.resting_until, quota.cooling_until)
 
     def wake(self, now: float) -> None:
-        """End what has cooled long enough: what is left in the bucket is then unknown."""
+        """End what has waited long enough: what is left in a cooled bucket is then unknown.
+
+        Nothing of this is written: a cool-down in the past reads the same after a restart.
+        """
         for quota in self.quotas.values():
-            if 0 < quota.cooling_until <= now:
+            cooled = 0 < quota.cooling_until <= now
+            if cooled or (quota.cooling_until <= now and quota.is_spent()):
                 quota.cooling_until = 0.0
                 quota.remaining = None
-                quota.dirty = True
-                self.pending_columns.add("quotas")
+        if self.skip_models:
+            self.skip_models = {m: until for m, until in self.skip_models.items() if until > now}
+        if self.resting_until <= now:
+            self.resting_until = 0.0

@@ -64,6 +64,8 @@ def _session(text: str) -> Secret:
         text = text[7:].strip()
     bare, twin = _from_cookies(text) if ";" in text else (_without_name(text), "")
     _check_cookie_value(bare)
+    if bare.startswith(("{", "[")):
+        raise BadSecret(_("looks like JSON, not a token"))
     if bare.startswith("xai-"):
         raise BadSecret(_("looks like an xAI key, not a web session"))
     if not twin or twin == bare:

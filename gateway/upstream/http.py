@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import aiohttp
 import httpx
@@ -85,6 +86,10 @@ def map_httpx_errors() -> Iterator[None]:
         raise NetworkFailed(row=13, evidence=kind) from error
 
 
+# Parsing an address costs as much as the rest of a request; few are ever asked for.
+_parsed = lru_cache(maxsize=256)(httpx.URL)
+
+
 class Http:
     """Sends requests and streams answers; follows no redirect, keeps no cookie."""
 
@@ -107,7 +112,7 @@ class Http:
         """
         request = httpx.Request(
             method,
-            url,
+            _parsed(url),
             headers=dict(headers),
             content=content,
             extensions={"timeout": timeouts.as_extension()},

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from pool.keys import KeyDirectory
@@ -67,3 +68,9 @@ def test_it_refuses_what_makes_no_sense(options: list[str]) -> None:
     with pytest.raises(CommandError):
         run(*options)
     assert not ClientKey.objects.exists()
+
+
+def test_it_says_what_to_do_when_there_are_no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection.introspection, "table_names", list)
+    with pytest.raises(CommandError, match="migrate"):
+        run("--name", "alice")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from pool.models import Credential, Kind
 
@@ -123,3 +124,11 @@ def test_it_shows_progress_on_a_terminal_only(tokens: Path) -> None:
             "import_tokens", str(tokens), "--pool", "sso", stdout=io.StringIO(), stderr=stream
         )
         assert stream.getvalue().strip("\n") == shown
+
+
+def test_it_says_what_to_do_when_there_are_no_tables(
+    tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection.introspection, "table_names", list)
+    with pytest.raises(CommandError, match="migrate"):
+        run(tokens)

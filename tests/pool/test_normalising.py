@@ -66,6 +66,8 @@ def test_it_keeps_base64_padding() -> None:
         ("a,b", "no cookie value may hold"),
         ("жетон", "no cookie value may hold"),
         (f"sso={TOKEN}; sso-rw=with space", "no cookie value may hold"),
+        ("{bad", "looks like JSON"),
+        ("[bad]", "looks like JSON"),
         (API_KEY, "looks like an xAI key"),
         (f"sso={API_KEY}", "looks like an xAI key"),
     ],

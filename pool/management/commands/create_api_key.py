@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from pool.checks import has_tables
 from pool.keys import create_client_key
 from pool.models import ClientKey
 
@@ -30,6 +31,8 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help=str(_("Report as JSON.")))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not has_tables():
+            raise CommandError(_("The database has no tables yet: run manage.py migrate first."))
         days = options["expires_days"]
         if days is not None and not 1 <= days <= _MAX_DAYS:
             raise CommandError(_("--expires-days must be from 1 to %d") % _MAX_DAYS)

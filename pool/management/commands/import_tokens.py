@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from pool.checks import has_tables
 from pool.import_report import ImportReport
 from pool.importing import import_credentials
 from pool.token_formats import POOL_NAMES, FormatError
@@ -37,6 +38,8 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help=str(_("Write nothing.")))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not has_tables():
+            raise CommandError(_("The database has no tables yet: run manage.py migrate first."))
         with self._progress() as progress:
             report = self._import(options, progress)
         if options["json"]:

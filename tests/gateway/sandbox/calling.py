@@ -11,14 +11,19 @@ import aiohttp
 from gateway.sandbox.accounts import user_id_of
 
 OK = "ok-1"
-GEN1 = {
+GEN1: dict[str, Any] = {
     "temporary": True,
     "modelName": "grok-4-1-thinking-1129",
     "modelMode": "MODEL_MODE_FAST",
     "fileAttachments": [],
     "imageAttachments": [],
 }
-GEN2 = {"temporary": True, "modeId": "fast", "fileAttachments": [], "imageAttachments": []}
+GEN2: dict[str, Any] = {
+    "temporary": True,
+    "modeId": "fast",
+    "fileAttachments": [],
+    "imageAttachments": [],
+}
 
 
 class Caller:
@@ -58,6 +63,7 @@ class Caller:
     def chat(
         self, token: str, message: str = "hi", **body: Any
     ) -> aiohttp.client._RequestContextManager:
+        """One call of ``conversations/new``; without a ``body``, the newer chat form."""
         whole = {**(body or GEN2), "message": message}
         path = "/rest/app-chat/conversations/new"
         request_id = str(uuid.uuid4())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_the_older_generation_is_answered_too(caller: Caller) -> None:
         {**GEN1, "imageAttachments": ["a"]},
     ],
 )
-async def test_a_body_of_no_generation_is_refused(caller: Caller, body: dict[str, object]) -> None:
+async def test_a_body_of_no_generation_is_refused(caller: Caller, body: dict[str, Any]) -> None:
     async with caller.chat("ok-1", **body) as response:
         assert response.status == 400
         assert (await response.json())["code"] == 3
