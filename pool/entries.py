@@ -37,12 +37,29 @@ class Quota:
         if refund and self.remaining is not None:
             self.remaining += taken
 
-    def settled(self) -> int | None:
-        """What is left when every open lease is given back: the number to be stored."""
-        return None if self.remaining is None else self.remaining + self.reserved
+    def to_store(self) -> int | None:
+        """What would be left if every open lease were given back; a bucket that cools has none."""
+        if self.remaining is None or self.cooling_until:
+            return self.remaining
+        return self.remaining + self.reserved
 
     def is_spent(self) -> bool:
+        """Whether nothing is left and no open lease can give anything back."""
         return self.remaining is not None and self.remaining + self.reserved <= 0
+
+    def adopt(self, stored: Quota, now: float) -> None:
+        """Take the stored numbers, except one that is newer here and not yet written.
+
+        Stored numbers know nothing of open leases, so what those hold is taken off.
+        """
+        if not self.dirty:
+            self.remaining = stored.remaining
+            if stored.remaining is not None:
+                self.remaining = max(0, stored.remaining - self.reserved)
+        if not self.dirty and not self.cooling_dirty:
+            self.cooling_until = stored.cooling_until
+        elif stored.cooling_until > now:
+            self.cooling_until = max(self.cooling_until, stored.cooling_until)
 
 
 @dataclass(slots=True)
@@ -115,7 +132,7 @@ class Entry:
                 return quota.remaining if quota.remaining > 0 else None
         return 1 << 30 if bucket == HEAVY else 0
 
-    def adopt(self, fresh: Entry) -> None:
+    def adopt(self, fresh: Entry, now: float) -> None:
         """Take the stored facts of ``fresh``, except where a newer one is still unwritten.
 
         Counts of running work stay as they are.
@@ -131,21 +148,18 @@ class Entry:
             self.failures = fresh.failures
         if "resting_until" not in pending:
             self.resting_until = fresh.resting_until
-        self._adopt_quotas(fresh.quotas)
+        self._adopt_quotas(fresh.quotas, now)
 
-    def _adopt_quotas(self, fresh: dict[str, Quota]) -> None:
-        """Stored numbers know nothing of open leases, so what those hold is taken off."""
-        known, self.quotas = self.quotas, fresh
-        for bucket, quota in known.items():
-            stored = fresh.get(bucket)
-            if quota.dirty or quota.cooling_dirty or (stored is None and quota.reserved):
-                fresh[bucket] = quota
-                if stored is not None and not quota.cooling_dirty:
-                    quota.cooling_until = max(quota.cooling_until, stored.cooling_until)
-            elif stored is not None:
-                stored.reserved = quota.reserved
-                if stored.remaining is not None:
-                    stored.remaining = max(0, stored.remaining - quota.reserved)
+    def _adopt_quotas(self, fresh: dict[str, Quota], now: float) -> None:
+        """Buckets that were forgotten in the database go, unless something of them is open."""
+        for bucket, stored in fresh.items():
+            known = self.quotas.setdefault(bucket, stored)
+            if known is not stored:
+                known.adopt(stored, now)
+        for bucket in self.quotas.keys() - fresh.keys():
+            quota = self.quotas[bucket]
+            if not (quota.reserved or quota.dirty or quota.cooling_dirty):
+                del self.quotas[bucket]
 
     def next_wakeup(self, now: float) -> float | None:
         """The soonest Unix time at which something of this credential stops waiting."""
@@ -156,8 +170,10 @@ class Entry:
 
     def usable_from(self, bucket: str) -> float:
         """The Unix time from which the bucket may be used; 0 when it is not cooling."""
-        quota = self.look(bucket)
-        return self.resting_until if quota is None else max(self.resting_until, quota.cooling_until)
+        quota = self.quotas.get(bucket) or self.look(bucket)
+        if quota is None or quota.cooling_until < self.resting_until:
+            return self.resting_until
+        return quota.cooling_until
 
     def wake(self, now: float) -> None:
         """End what has waited long enough: what is left in a cooled bucket is then unknown.
@@ -165,8 +181,7 @@ class Entry:
         Nothing of this is written: a cool-down in the past reads the same after a restart.
         """
         for quota in self.quotas.values():
-            cooled = 0 < quota.cooling_until <= now
-            if cooled or (quota.cooling_until <= now and quota.is_spent()):
+            if quota.cooling_until <= now and (quota.cooling_until or quota.is_spent()):
                 quota.cooling_until = 0.0
                 quota.remaining = None
         if self.skip_models:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pool.entries import Entry
+from pool.entries import Entry, Quota
 from pool.outcomes import Outcome, Verdict
 from pool.policy import PoolPolicy
 
@@ -14,10 +14,13 @@ def apply_outcome(
 ) -> None:
     """Change ``entry`` as ``outcome`` of a use of ``bucket`` for ``model`` demands."""
     verdict = outcome.verdict
-    if verdict in {Verdict.NEUTRAL, Verdict.SPENT}:
+    if verdict is Verdict.NEUTRAL:
         return
-    if verdict is Verdict.SUCCESS:
-        _succeeded(entry, bucket, now, policy)
+    if verdict in {Verdict.SUCCESS, Verdict.SPENT}:
+        _consumed(entry, bucket, now, policy)
+        if verdict is Verdict.SUCCESS and entry.failures:
+            entry.failures = 0
+            entry.pending_columns.add("fail_count")
         return
     if verdict is Verdict.SKIP_MODEL:
         entry.skip_models[model] = now + policy.skip_model
@@ -28,20 +31,17 @@ def apply_outcome(
     _PENALTIES[verdict](entry, bucket, outcome, now, policy)
 
 
-def _succeeded(entry: Entry, bucket: str, now: float, policy: PoolPolicy) -> None:
-    if entry.failures:
-        entry.failures = 0
-        entry.pending_columns.add("fail_count")
-    quota = entry.quota(bucket)
-    if quota.remaining is not None and quota.remaining <= 0:
-        _cool(entry, bucket, now + policy.bucket_cooldown)
+def _consumed(entry: Entry, bucket: str, now: float, policy: PoolPolicy) -> None:
+    """A bucket whose last unit this was rests; one that cools already keeps upstream's time."""
+    quota = entry.quotas.get(bucket)
+    if quota is not None and quota.is_spent() and not quota.cooling_until:
+        _cool(entry, quota, now + policy.bucket_cooldown)
 
 
-def _cool(entry: Entry, bucket: str, until: float) -> None:
+def _cool(entry: Entry, quota: Quota, until: float) -> None:
     """Never shortens a cool-down that is already longer."""
-    quota = entry.quota(bucket)
     quota.cooling_until = max(quota.cooling_until, until)
-    quota.dirty = True
+    quota.dirty = quota.cooling_dirty = True
     entry.pending_columns.add("quotas")
 
 
@@ -66,8 +66,9 @@ def _retire(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: Poo
 def _cool_bucket(
     entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy
 ) -> None:
-    entry.quota(bucket).remaining = 0
-    _cool(entry, bucket, now + _clamped(outcome, policy.bucket_cooldown, policy))
+    quota = entry.quota(bucket)
+    quota.remaining = 0
+    _cool(entry, quota, now + _clamped(outcome, policy.bucket_cooldown, policy))
 
 
 def _cool_all(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Collection
 from random import Random
 
 
@@ -30,12 +30,14 @@ class Level:
             self._ids[place] = last
             self._places[last] = place
 
-    def shuffled(self, random: Random) -> Iterator[int]:
-        """Every id once, from a random start with a random stride direction."""
+    def choose(self, random: Random, exclude: Collection[int]) -> int | None:
+        """A random id outside ``exclude``, found in as many steps as that has members."""
         ids = self._ids
         start = int(random.random() * len(ids))
         for offset in range(len(ids)):
-            yield ids[start - offset]
+            if ids[start - offset] not in exclude:
+                return ids[start - offset]
+        return None
 
 
 class Ranking:
@@ -47,9 +49,13 @@ class Ranking:
         self._levels: dict[int, Level] = {}
         self._ranks: dict[int, int] = {}
         self._heap: list[int] = []
+        """Every key of ``_levels`` once, negated: the highest comes first."""
 
     def __len__(self) -> int:
         return len(self._ranks)
+
+    def __contains__(self, member: int) -> bool:
+        return member in self._ranks
 
     def put(self, member: int, rank: int | None) -> None:
         """Give ``member`` a rank, move it to another, or (None) take it out."""
@@ -68,23 +74,23 @@ class Ranking:
             heapq.heappush(self._heap, -rank)
         level.add(member)
 
-    def best(self, random: Random, accept: Callable[[int], bool]) -> int | None:
-        """The first acceptable member of the highest level that has one."""
-        self._drop_empty_top()
-        if not self._heap:
-            return None
-        for member in self._levels[-self._heap[0]].shuffled(random):
-            if accept(member):
-                return member
-        return self._best_below_top(random, accept)
+    def best(self, random: Random, exclude: Collection[int] = ()) -> int | None:
+        """A random member of the highest level that has one outside ``exclude``.
 
-    def _best_below_top(self, random: Random, accept: Callable[[int], bool]) -> int | None:
-        for rank in sorted(self._levels, reverse=True)[1:]:
-            for member in self._levels[rank].shuffled(random):
-                if accept(member):
-                    return member
-        return None
-
-    def _drop_empty_top(self) -> None:
-        while self._heap and not self._levels[-self._heap[0]]:
-            del self._levels[-heapq.heappop(self._heap)]
+        Passes over at most as many levels as ``exclude`` has members, and empty ones, which
+        are dropped.
+        """
+        passed: list[int] = []
+        found = None
+        while self._heap and found is None:
+            level = self._levels[-self._heap[0]]
+            found = level.choose(random, exclude)
+            if found is None:
+                rank = heapq.heappop(self._heap)
+                if level:
+                    passed.append(rank)
+                else:
+                    del self._levels[-rank]
+        for rank in passed:
+            heapq.heappush(self._heap, rank)
+        return found

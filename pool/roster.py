@@ -19,7 +19,14 @@ from pool.entries import Entry, Quota
 from pool.models import BucketQuota, Credential, Status
 
 OVERLAP = timedelta(seconds=5)
-"""How far back a re-read looks again: clocks of several hosts differ a little."""
+"""How far back a re-read looks again: clocks of several hosts differ a little, and a row
+becomes visible some time after its ``updated_at`` was taken."""
+SPENT_FOR = 900.0
+"""Seconds that a bucket stored as used up rests when nothing says until when."""
+MAX_BUCKET = 64
+"""Characters of the column; a longer name (they come from upstream) is kept in memory only."""
+CHUNK = 500
+"""Rows per statement or transaction: parameters are limited, and so is others' patience."""
 COLUMNS = (
     "id", "kind", "status", "status_reason", "sealed", "hint", "user_id", "team_id",
     "fail_count", "resting_until", "updated_at",
@@ -54,18 +61,34 @@ def _entry(row: dict[str, Any]) -> Entry:
         failures=row["fail_count"],
         resting_until=_timestamp(row["resting_until"]),
         invalid_reason=row["status_reason"],
+        disabled=row["status"] == Status.DISABLED,
+        stamp=row["updated_at"],
     )
 
 
-def _attach_quotas(entries: dict[int, Entry], only_some: bool) -> None:
-    quotas = BucketQuota.objects.all()
-    if only_some:
-        quotas = quotas.filter(credential_id__in=list(entries))
-    rows = quotas.values_list("credential_id", "bucket", "remaining", "cooling_until")
-    for credential_id, bucket, remaining, cooling_until in rows.iterator(chunk_size=5000):
-        if credential_id in entries:
-            quota = Quota(remaining, _timestamp(cooling_until))
-            entries[credential_id].quotas[bucket] = quota
+def _attach_quotas(entries: dict[int, Entry], *, all_of_them: bool) -> None:
+    columns = ("credential_id", "bucket", "remaining", "cooling_until", "resets_at", "measured_at")
+    ids = list(entries)
+    parts = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+    filters = [Q()] if all_of_them else [Q(credential_id__in=part) for part in parts]
+    for wanted in filters:
+        rows = BucketQuota.objects.filter(wanted).values_list(*columns)
+        for credential_id, bucket, remaining, *moments in rows.iterator(chunk_size=5000):
+            if credential_id in entries:
+                entries[credential_id].quotas[bucket] = _quota(remaining, *moments)
+
+
+def _quota(
+    remaining: int | None,
+    cooling_until: datetime | None,
+    resets_at: datetime | None,
+    measured_at: datetime | None,
+) -> Quota:
+    """A spent bucket without a cool-down (an imported one) rests until it may have been reset."""
+    if remaining is None or remaining > 0 or cooling_until:
+        return Quota(remaining, _timestamp(cooling_until))
+    measured = _timestamp(measured_at)
+    return Quota(remaining, _timestamp(resets_at) or (measured + SPENT_FOR if measured else 0.0))
 
 
 def count() -> int:
@@ -81,14 +104,32 @@ def load(since: datetime | None = None) -> Snapshot:
     rows = Credential.objects.order_by("id")
     if since is not None:
         rows = rows.filter(updated_at__gt=since - OVERLAP)
-    entries: dict[int, Entry] = {}
-    newest = since
-    for row in rows.values(*COLUMNS).iterator(chunk_size=5000):
-        entries[row["id"]] = _entry(row)
-        newest = max(newest, row["updated_at"]) if newest else row["updated_at"]
+    entries = {row["id"]: _entry(row) for row in rows.values(*COLUMNS).iterator(chunk_size=5000)}
+    stamps = (entry.stamp for entry in entries.values())
+    newest = max((stamp for stamp in stamps if isinstance(stamp, datetime)), default=since)
     if entries:
-        _attach_quotas(entries, only_some=since is not None and len(entries) <= 500)
+        _attach_quotas(entries, all_of_them=since is None)
     return Snapshot(tuple(entries.values()), newest)
+
+
+def load_ids(ids: Iterable[int]) -> tuple[Entry, ...]:
+    """The credentials with these ids; one that is gone is not among them."""
+    wanted = list(ids)
+    entries: dict[int, Entry] = {}
+    for start in range(0, len(wanted), CHUNK):
+        rows = Credential.objects.filter(id__in=wanted[start : start + CHUNK]).values(*COLUMNS)
+        entries |= {row["id"]: _entry(row) for row in rows}
+    if entries:
+        _attach_quotas(entries, all_of_them=False)
+    return tuple(entries.values())
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaChange:
+    """``cooling_until`` (Unix time) None: not to be written, the stored one may be another's."""
+
+    remaining: int | None
+    cooling_until: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +140,13 @@ class Change:
     uses: int
     columns: dict[str, Any]
     retired_reason: str | None
-    quotas: dict[str, Quota]
+    quotas: dict[str, QuotaChange]
 
 
 def take_changes(entry: Entry) -> Change:
     """Collect and clear what ``entry`` has to write; runs on the event loop."""
     pending, entry.pending_columns = entry.pending_columns, set()
-    columns: dict[str, Any] = {}
-    if entry.pending_uses:
-        columns["last_used_at"] = _moment(entry.last_used)
+    uses, entry.pending_uses = entry.pending_uses, 0
     available = {
         "fail_count": entry.failures,
         "last_failed_at": _moment(entry.last_failed),
@@ -115,15 +154,22 @@ def take_changes(entry: Entry) -> Change:
         "resting_until": _moment(entry.resting_until),
         "user_id": entry.user_id,
     }
-    columns |= {name: value for name, value in available.items() if name in pending}
-    quotas = {}
-    for bucket, quota in entry.quotas.items():
-        if quota.dirty:
-            quota.dirty = False
-            quotas[bucket] = Quota(quota.remaining, quota.cooling_until)
-    uses, entry.pending_uses = entry.pending_uses, 0
+    columns: dict[str, Any] = {k: value for k, value in available.items() if k in pending}
+    if uses:
+        columns["last_used_at"] = _moment(entry.last_used)
     retired = entry.invalid_reason if "status" in pending and not entry.active else None
-    return Change(entry.id, uses, columns, retired, quotas)
+    return Change(entry.id, uses, columns, retired, _take_quotas(entry))
+
+
+def _take_quotas(entry: Entry) -> dict[str, QuotaChange]:
+    taken = {}
+    for bucket, quota in entry.quotas.items():
+        if quota.dirty or quota.cooling_dirty:
+            cooling = quota.cooling_until if quota.cooling_dirty else None
+            quota.dirty = quota.cooling_dirty = False
+            if len(bucket) <= MAX_BUCKET:
+                taken[bucket] = QuotaChange(quota.to_store(), cooling)
+    return taken
 
 
 def put_back(entry: Entry, change: Change) -> None:
@@ -132,50 +178,59 @@ def put_back(entry: Entry, change: Change) -> None:
     entry.pending_columns |= set(change.columns) - {"last_used_at"}
     if change.retired_reason is not None:
         entry.pending_columns.add("status")
-    for bucket in change.quotas:
-        entry.quota(bucket).dirty = True
+    for bucket, taken in change.quotas.items():
+        quota = entry.quota(bucket)
+        quota.dirty = True
+        quota.cooling_dirty = quota.cooling_dirty or taken.cooling_until is not None
         entry.pending_columns.add("quotas")
 
 
 @transaction.atomic
 def write(changes: Iterable[Change]) -> None:
-    """Write a batch. A credential the operator disabled meanwhile stays disabled."""
+    """Write a batch in one transaction; raises django.db.Error.
+
+    A credential that the operator disabled meanwhile stays disabled, one that was deleted
+    stays deleted. Rows are written in the order of their ids, so that two writers never
+    wait for each other.
+    """
     now = timezone.now()
     quotas: list[BucketQuota] = []
-    for change in changes:
+    for change in sorted(changes, key=lambda change: change.id):
         columns = dict(change.columns)
         if change.uses:
             columns["use_count"] = F("use_count") + change.uses
-        updated = Credential.objects.filter(pk=change.id).update(**columns, updated_at=now)
-        if not updated:
+        row = Credential.objects.filter(pk=change.id)
+        if not row.update(**columns, updated_at=now):
             continue
         if change.retired_reason is not None:
-            Credential.objects.filter(Q(pk=change.id) & ~Q(status=Status.DISABLED)).update(
+            row.exclude(status=Status.DISABLED).update(
                 status=Status.INVALID, status_reason=change.retired_reason
             )
-        quotas += [_quota_row(change.id, *item, now) for item in change.quotas.items()]
-    if quotas:
-        BucketQuota.objects.bulk_create(
-            quotas,
-            update_conflicts=True,
-            update_fields=["remaining", "cooling_until", "source", "measured_at"],
-            **_conflict_target(),
-        )
+        quotas += [_quota_row(change.id, *item, now) for item in sorted(change.quotas.items())]
+    cooled = [quota for quota in quotas if quota.cooling_until is not None]
+    counted = [quota for quota in quotas if quota.cooling_until is None]
+    _upsert(counted, ["remaining", "source", "measured_at"])
+    _upsert(cooled, ["remaining", "source", "measured_at", "cooling_until"])
 
 
-def _conflict_target() -> dict[str, Any]:
+def _upsert(quotas: list[BucketQuota], columns: list[str]) -> None:
     """MySQL resolves conflicts by any unique key and refuses to be told which."""
-    if connection.features.supports_update_conflicts_with_target:
-        return {"unique_fields": ["credential", "bucket"]}
-    return {}
+    targeted = connection.features.supports_update_conflicts_with_target
+    BucketQuota.objects.bulk_create(
+        quotas,
+        batch_size=CHUNK,
+        update_conflicts=True,
+        update_fields=columns,
+        unique_fields=["credential", "bucket"] if targeted else None,
+    )
 
 
-def _quota_row(credential_id: int, bucket: str, quota: Quota, now: datetime) -> BucketQuota:
+def _quota_row(credential_id: int, bucket: str, taken: QuotaChange, now: datetime) -> BucketQuota:
     return BucketQuota(
         credential_id=credential_id,
         bucket=bucket,
-        remaining=quota.remaining,
-        cooling_until=_moment(quota.cooling_until),
+        remaining=taken.remaining,
+        cooling_until=_moment(taken.cooling_until or 0.0),
         source=BucketQuota.Source.ESTIMATE,
         measured_at=now,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TypeVar
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 
 from pool import roster
@@ -19,24 +20,38 @@ from pool.selection import MemoryPool
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+WRITING = "cannot write credential changes"
+READING = "cannot re-read credentials and keys"
+AT_ONCE = 200
+"""How many re-read credentials are taken over before requests get their turn again."""
 
 
 class Upkeep:
     """Owns one thread and one database connection; nothing here runs on a request's path.
 
-    ``save_delay`` and ``poll`` give seconds. The queue of changed entries is a dict by id,
-    so it never holds more than there are credentials.
+    ``save_delay`` and ``poll`` give seconds, ``write`` stores a batch of changes and raises
+    django.db.Error. The queue of changed entries is a dict by id, so it never holds more
+    than there are credentials.
     """
 
-    def __init__(self, *, save_delay: Callable[[], float], poll: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        save_delay: Callable[[], float],
+        poll: float = 1.0,
+        write: Callable[[Iterable[roster.Change]], None] = roster.write,
+    ) -> None:
         self._save_delay = save_delay
         self._poll = poll
+        self._write = write
         self._changed: dict[int, Entry] = {}
-        self._writing: set[int] = set()
+        self._writing: frozenset[int] = frozenset()
+        self._noted: set[int] = set()
         self._wakeup = asyncio.Event()
+        self._one_writer = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pool-upkeep")
         self._newest: datetime | None = None
-        self._failing = False
+        self._failing: set[str] = set()
 
     @property
     def backlog(self) -> int:
@@ -46,10 +61,11 @@ class Upkeep:
     def note(self, entry: Entry) -> None:
         """Remember that ``entry`` has something to write."""
         self._changed[entry.id] = entry
+        self._noted.add(entry.id)
         self._wakeup.set()
 
     async def load(self, pool: MemoryPool, keys: KeyDirectory) -> None:
-        """Fill the pool and the key directory; raises DatabaseError."""
+        """Fill the pool and the key directory; raises django.db.Error."""
         await self._run(keys.load)
         snapshot = await self._run(roster.load)
         self._newest = snapshot.newest
@@ -59,28 +75,39 @@ class Upkeep:
     async def write_forever(self) -> None:
         while True:
             await self._wakeup.wait()
-            await asyncio.sleep(self._save_delay())
+            await asyncio.sleep(max(self._save_delay(), 1.0 if self._failing else 0.0))
             self._wakeup.clear()
-            await self.flush()
+            # When this is cancelled, a batch that is being written is still seen through.
+            await asyncio.shield(self.flush())
 
     async def flush(self) -> None:
         """Write everything pending; what cannot be written now is kept for the next time."""
-        entries, self._changed = self._changed, {}
-        taken = [(entry, roster.take_changes(entry)) for entry in entries.values()]
-        if not taken:
-            return
-        self._writing = set(entries)
-        try:
-            await self._run(lambda: roster.write([change for _, change in taken]))
-        except DatabaseError as error:
-            self._report("cannot write credential changes", error)
-            for entry, change in taken:
-                roster.put_back(entry, change)
+        async with self._one_writer:
+            entries, self._changed = self._changed, {}
+            waiting = iter(entries.values())
+            while batch := list(islice(waiting, roster.CHUNK)):
+                if not await self._flush_batch([entry for entry in batch if entry.has_changes]):
+                    break
+            for entry in waiting:
                 self.note(entry)
-        else:
-            self._failing = False
+
+    async def _flush_batch(self, entries: list[Entry]) -> bool:
+        taken = [(entry, roster.take_changes(entry)) for entry in entries]
+        self._writing = frozenset(entry.id for entry in entries)
+        written = False
+        try:
+            await self._run(lambda: self._write([change for _, change in taken]))
+            written = True
+            self._failing.discard(WRITING)
+        except Error as error:
+            self._report(WRITING, error)
         finally:
-            self._writing = set()
+            self._writing = frozenset()
+            if not written:
+                for entry, change in taken:
+                    roster.put_back(entry, change)
+                    self.note(entry)
+        return written
 
     async def follow_forever(self, pool: MemoryPool, keys: KeyDirectory) -> None:
         """Bring in what other processes (or the admin) changed, within about ``poll``."""
@@ -88,33 +115,57 @@ class Upkeep:
             await asyncio.sleep(self._poll)
             try:
                 await self.refresh(pool, keys)
-            except DatabaseError as error:
-                self._report("cannot re-read credentials and keys", error)
+                self._failing.discard(READING)
+            except Error as error:
+                self._report(READING, error)
 
     async def refresh(self, pool: MemoryPool, keys: KeyDirectory) -> None:
+        """One look for changes, additions and deletions; raises django.db.Error."""
+        await self._run(lambda: keys.refresh(timezone.now() - timedelta(seconds=10)))
         since = self._newest
         snapshot = await self._run(lambda: roster.load(since))
-        await self._run(lambda: keys.refresh(timezone.now() - timedelta(seconds=10)))
-        self._newest = snapshot.newest
-        for fresh in snapshot.entries:
-            self._merge(pool, fresh)
+        await self._merge(pool, snapshot.entries)
+        if snapshot.newest is not None:
+            # A host whose clock is ahead must not make us blind to the changes of others.
+            self._newest = min(snapshot.newest, timezone.now())
         if await self._run(roster.count) != len(pool):
-            ids = await self._run(roster.ids)
-            for gone in [entry.id for entry in pool.entries if entry.id not in ids]:
-                pool.remove(gone)
+            await self._reconcile(pool)
 
-    def _merge(self, pool: MemoryPool, fresh: Entry) -> None:
-        known = pool.get(fresh.id)
-        if known is None:
-            pool.put(fresh)
-        elif known.id not in self._changed and known.id not in self._writing:
-            pool.update(known, fresh)
+    async def _reconcile(self, pool: MemoryPool) -> None:
+        """Also finds rows that became visible long after their ``updated_at``."""
+        ids = await self._run(roster.ids)
+        for gone in [entry.id for entry in pool.entries if entry.id not in ids]:
+            pool.remove(gone)
+        missing = [number for number in ids if pool.get(number) is None]
+        if missing:
+            await self._merge(pool, await self._run(lambda: roster.load_ids(missing)))
 
-    def _report(self, what: str, error: DatabaseError) -> None:
+    async def _merge(self, pool: MemoryPool, entries: Iterable[Entry]) -> None:
+        """Take over what was just read; nothing may have been awaited since.
+
+        A credential that is being written, or was noted since the reading, may be newer
+        here than in ``entries``: it is left for the next time, since its own write will
+        make it be read again.
+        """
+        self._noted.clear()
+        rest = iter(entries)
+        while part := list(islice(rest, AT_ONCE)):
+            for fresh in part:
+                known = pool.get(fresh.id)
+                if known is None:
+                    pool.put(fresh)
+                elif known.stamp != fresh.stamp and not self._is_in_motion(known):
+                    pool.update(known, fresh)
+            await asyncio.sleep(0)
+
+    def _is_in_motion(self, entry: Entry) -> bool:
+        return entry.id in self._writing or entry.id in self._noted
+
+    def _report(self, what: str, error: Error) -> None:
         """Once per outage: a database that is away for a minute is one line, not sixty."""
-        if not self._failing:
+        if what not in self._failing:
             logger.warning("%s: %s", what, type(error).__name__)
-        self._failing = True
+        self._failing.add(what)
 
     async def _run(self, work: Callable[[], T]) -> T:
         def with_fresh_connection() -> T:
@@ -132,5 +183,7 @@ class Upkeep:
     async def close(self) -> None:
         """Write what is left and let go of the thread and its connection."""
         await self.flush()
+        if self._changed:
+            logger.error("changes of %d credentials could not be written", len(self._changed))
         await self._run(connections.close_all)
         self._thread.shutdown()

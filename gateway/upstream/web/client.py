@@ -28,7 +28,7 @@ from gateway.upstream.web.mgw_frames import MgwDecoder
 from gateway.upstream.web.quota import QuotaReading
 from gateway.upstream.web.session import Identity, is_uuid
 from gateway.upstream.web.settings import WebSettings
-from gateway.upstream.web.socket import MgwSocket, SocketOptions, open_socket
+from gateway.upstream.web.socket import OPEN_TIMEOUT, MgwSocket, SocketOptions, open_socket
 from gateway.upstream.web.uploads import upload_all
 
 CHAT_PATH = "/rest/app-chat/conversations/new"
@@ -317,4 +317,5 @@ def _socket_options(profile: Profile, account: Account, user_id: str) -> SocketO
         user_agent=profile.user_agent or None,
         proxy_url=profile.settings.proxy_url or None,
         idle_timeout=profile.settings.timeout,
+        open_timeout=min(OPEN_TIMEOUT, profile.settings.timeout),
     )

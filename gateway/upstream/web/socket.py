@@ -23,7 +23,12 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
-from gateway.upstream.errors import NetworkFailed, UpstreamIncomplete, UpstreamTimeout
+from gateway.upstream.errors import (
+    NetworkFailed,
+    SessionRejected,
+    UpstreamIncomplete,
+    UpstreamTimeout,
+)
 from gateway.upstream.http import MAX_ERROR_BODY
 from gateway.upstream.taxonomy import classify_web
 from gateway.upstream.web.payloads import ping_frame
@@ -164,6 +169,11 @@ def map_socket_errors() -> Iterator[None]:
     except InvalidStatus as error:
         response = error.response
         body = bytes(response.body[:MAX_ERROR_BODY])
+        if response.status_code < 300 and body.lstrip()[:1] == b"<":
+            # A page where a socket should be: the browser session is not accepted.
+            raise SessionRejected(
+                row=9, upstream_status=response.status_code, evidence="html"
+            ) from error
         headers = httpx.Headers(list(response.headers.raw_items()))
         raise classify_web(response.status_code, body, headers=headers) from error
     except ConnectionClosed as error:

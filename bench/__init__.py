@@ -1,0 +1,1 @@
+"""Benchmarks: what a request costs, next to the least it could cost."""
