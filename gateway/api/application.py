@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
@@ -47,7 +48,8 @@ class ApiApplication:
     """Serves the URLs of ``urlconf``; ``limits`` is read per request."""
 
     def __init__(self, urlconf: str, limits: Callable[[], Limits]) -> None:
-        self._resolver = get_resolver(urlconf)
+        # Matching patterns costs more than answering; a match is only ever read.
+        self._resolve = lru_cache(maxsize=256)(get_resolver(urlconf).resolve)
         self._limits = limits
         self._running: set[Lifetime] = set()
 
@@ -106,7 +108,7 @@ class ApiApplication:
         request = ASGIRequest(scope, BytesIO(body))
         request._body = body
         try:
-            match = self._resolver.resolve(request.path_info)
+            match = self._resolve(request.path_info)
         except Resolver404:
             return respond(not_found())
         request.resolver_match = match

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 import aiohttp
 import httpx
@@ -153,12 +154,19 @@ async def reads(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """
     try:
         with map_httpx_errors():
-            async for chunk in response.aiter_bytes():
+            async for chunk in _decoded(response):
                 yield chunk
     except UpstreamTimeout:
         raise
     except NetworkFailed as error:
         raise UpstreamIncomplete(row=14, evidence=error.evidence) from error
+
+
+def _decoded(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body without its content encoding; mostly there is none to undo."""
+    if any(name.lower() == b"content-encoding" for name, _ in response.headers.raw):
+        return response.aiter_bytes()
+    return cast("httpx.AsyncByteStream", response.stream).__aiter__()
 
 
 async def read_up_to(response: httpx.Response, limit: int) -> bytes:

@@ -48,7 +48,17 @@ class _Call:
 class Answer:
     """What is known of one answer; ``take`` works on chunks and completions alike."""
 
-    __slots__ = ("_calls", "_flushed", "_id", "_meta", "_open", "_urls", "_usage", "begun", "reason")
+    __slots__ = (
+        "_calls",
+        "_flushed",
+        "_id",
+        "_meta",
+        "_open",
+        "_urls",
+        "_usage",
+        "begun",
+        "reason",
+    )
 
     def __init__(self) -> None:
         self.begun = False
