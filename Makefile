@@ -1,7 +1,7 @@
 # The same verbs for people and for CI. PYTHON may name another interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO := GROK2API_DATA_DIR=data/demo
+DEMO := env GROK2API_DATA_DIR=data/demo
 LOCKS := base dev postgres mysql redis
 
 .DEFAULT_GOAL := help
@@ -29,10 +29,10 @@ help: ## list the targets
 	@touch $@
 
 demo: .venv/.base ## try it: simulated upstream, gateway, key and a curl that works
-	@$(DEMO) $(BIN)/python manage.py demo
+	@exec $(DEMO) $(BIN)/python manage.py demo
 
 run: .venv/.base ## the gateway against the real upstreams, data in ./data
-	@$(BIN)/python manage.py serve
+	@exec $(BIN)/python manage.py serve
 
 test: .venv/.dev ## the whole suite
 	$(BIN)/python -m pytest

@@ -203,7 +203,7 @@ class MemoryPool:
         elif hold.sealed != entry.sealed:
             outcome = NEUTRAL  # the secret was replaced meanwhile; this is about the old one
         self._end_reservation(hold, lease.lane.bucket, refund=not consumed)
-        for peer in (entry,):
+        for peer in self._peers(entry) if outcome.verdict in _TEAM_WIDE else (entry,):
             self._apply(peer, lease, outcome, now)
 
     def _apply(self, entry: Entry, lease: Lease, outcome: Outcome, now: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gateway.relay.verdicts import Blame
 from gateway.upstream.errors import UpstreamError, UpstreamIncomplete
@@ -82,14 +82,35 @@ class Committed:
                 await self._pool.release(self.lease)
 
 
-async def commit(pool: Pool, want: Want, call: Call, *, max_retry: int) -> Committed:
+GOVERNED = frozenset({401, 403, 429})
+"""The upstream statuses whose retry the operator may switch off."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """``most`` further credentials at the most; ``statuses`` are the governed ones retried."""
+
+    most: int
+    statuses: frozenset[int] = GOVERNED
+
+    def allows(self, error: UpstreamError, attempt: int) -> bool:
+        """Whether another credential may try after ``attempt`` (from 1) failed so."""
+        if not error.retry or attempt > self.most:
+            return False
+        if error.max_attempts is not None and attempt >= error.max_attempts:
+            return False
+        status = error.upstream_status
+        return status not in GOVERNED or status in self.statuses
+
+
+async def commit(pool: Pool, want: Want, call: Call, policy: RetryPolicy) -> Committed:
     """The first answer that begins.
 
     Raises NoCredential when nothing could be tried, else the last UpstreamError.
     """
     blame = Blame()
     failure: UpstreamError | None = None
-    for attempt in range(1, max_retry + 2):
+    for attempt in range(1, policy.most + 2):
         try:
             lease = await pool.lease(want)
         except NoCredential:
@@ -105,7 +126,7 @@ async def commit(pool: Pool, want: Want, call: Call, *, max_retry: int) -> Commi
             await committed.aclose()
             _log(attempt, lease, error)
             failure = error
-            if not error.retry or attempt >= (error.max_attempts or max_retry + 1):
+            if not policy.allows(error, attempt):
                 raise
             want = replace(want, exclude=want.exclude | {lease.credential_id})
         except BaseException as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.catalog import Model, WebNames
 from gateway.conf.schema import Config
-from gateway.relay.attempts import Batches, Committed, commit
+from gateway.relay.attempts import Batches, Committed, RetryPolicy, commit
 from gateway.relay.health import ProfileHealth
 from gateway.relay.lanes import WebForm, lanes_for
 from gateway.translate.flatten import flatten
@@ -51,9 +51,8 @@ class ChatRelay:
         lanes = call.lanes(config)
         await call.prepare(lanes)
         try:
-            committed = await commit(
-                self.pool, Want(lanes, model.id), call, max_retry=config.grok.max_retry
-            )
+            policy = RetryPolicy(config.grok.max_retry, frozenset(config.grok.retry_status_codes))
+            committed = await commit(self.pool, Want(lanes, model.id), call, policy)
         except UpstreamError as error:
             self.health.failed(error)
             raise

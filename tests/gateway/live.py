@@ -83,6 +83,7 @@ class LiveGateway:
         self._failure: BaseException | None = None
         self._directory = tempfile.TemporaryDirectory(prefix="grok2api-live-")
         self._thread = threading.Thread(target=self._main, name="live-gateway", daemon=True)
+        self.prepare: Callable[[LiveGateway], None] = lambda gateway: None
         self.application: ApiApplication
         self.runtime: runtime.Runtime
         self._loop: asyncio.AbstractEventLoop
@@ -128,6 +129,7 @@ class LiveGateway:
             self._failure = error
             self._ready.set()
             return
+        self.prepare(self)
         runtime.install(self.runtime)
         self.application = ApiApplication("grok2api.urls", self._limits)
         config = uvicorn.Config(
