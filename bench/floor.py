@@ -56,14 +56,6 @@ WEB_FIELDS = {
     "forceSideBySide": False,
     "isAsyncChat": False,
     "disableSelfHarmShortCircuit": False,
-    "deviceEnvInfo": {
-        "darkModeEnabled": False,
-        "devicePixelRatio": 2,
-        "screenWidth": 2056,
-        "screenHeight": 1329,
-        "viewportWidth": 2056,
-        "viewportHeight": 1083,
-    },
     "disableMemory": True,
     "fileAttachments": [],
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -18,10 +19,10 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from gateway.api.errors import not_found, respond
+from gateway.api.errors import not_found, respond, wrong_method
 from gateway.api.lifetime import Ending, Lifetime, set_lifetime
 from gateway.api.streams import EventStream
-from gateway.wire.errors import ApiError
+from gateway.wire.errors import ApiError, bad_request
 from gateway.wire.sse import KEEP_ALIVE
 
 Message = MutableMapping[str, Any]
@@ -29,6 +30,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 BODY_TIMEOUT = 60.0
 """Seconds in which a request body has to arrive."""
+DRAIN_TIMEOUT = 5.0
+MAX_DRAINED = 64 * 1024 * 1024
+"""Bytes of a refused body that are still read, so that its sender can read the refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class ApiApplication:
         try:
             body = await _read_body(scope, receive, limits.max_body)
         except ApiError as error:
-            await _send_whole(send, respond(error), [*cors, (b"connection", b"close")])
+            await _send_refusal(receive, send, error, cors)
             return
         watch = asyncio.create_task(_watch(receive, lifetime))
         try:
@@ -105,7 +109,10 @@ class ApiApplication:
     async def _respond(
         self, scope: MutableMapping[str, Any], body: bytes, lifetime: Lifetime
     ) -> HttpResponseBase:
-        request = ASGIRequest(scope, BytesIO(body))
+        try:
+            request = ASGIRequest(scope, BytesIO(body))
+        except UnicodeDecodeError:
+            return respond(bad_request("The query string is not UTF-8.", "invalid_value", "query"))
         request._body = body
         try:
             match = self._resolve(request.path_info)
@@ -116,9 +123,12 @@ class ApiApplication:
         try:
             with lifetime:
                 view = cast("Callable[..., Awaitable[HttpResponseBase]]", match.func)
-                return await view(request, *match.args, **match.kwargs)
+                response = await view(request, *match.args, **match.kwargs)
         except Ending as ending:
             return respond(ending.error)
+        if response.status_code == 405:
+            return respond(wrong_method(response.get("Allow", "")))
+        return response
 
 
 async def _watch(receive: Receive, lifetime: Lifetime) -> None:
@@ -173,20 +183,22 @@ def _cors(scope: MutableMapping[str, Any], origins: tuple[str, ...]) -> list[tup
     """Pages of the allowed origins may call with a key; cookies are never allowed."""
     if "*" in origins:
         return [(b"access-control-allow-origin", b"*")]
+    vary = (b"vary", b"Origin")
     origin = next((value for key, value in scope["headers"] if key == b"origin"), b"")
     if origin.decode("latin-1") in origins:
-        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-    return []
+        return [(b"access-control-allow-origin", origin), vary]
+    return [vary]
 
 
 async def _send_preflight(send: Send, cors: list[tuple[bytes, bytes]]) -> None:
-    headers = [
-        *cors,
-        (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
-        (b"access-control-allow-headers", b"*, Authorization"),
-        (b"access-control-max-age", b"600"),
-    ]
-    await send({"type": "http.response.start", "status": 204, "headers": headers if cors else []})
+    headers = [*cors]
+    if any(name == b"access-control-allow-origin" for name, _ in cors):
+        headers += [
+            (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS"),
+            (b"access-control-allow-headers", b"*, Authorization"),
+            (b"access-control-max-age", b"600"),
+        ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -204,6 +216,34 @@ async def _send_whole(
     headers = [*_headers(response, extra), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _send_refusal(
+    receive: Receive, send: Send, error: ApiError, cors: list[tuple[bytes, bytes]]
+) -> None:
+    """Answer a body that was not read to its end, then let the sender finish a while.
+
+    A connection closed on unread bytes is reset, and the answer is lost with it.
+    """
+    response = respond(error)
+    length = (b"content-length", str(len(response.content)).encode())
+    headers = [*_headers(response, cors), length, (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.content, "more_body": True})
+    if error.status == 413:
+        await _drain(receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    left = MAX_DRAINED
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT):
+            more = True
+            while more and left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 async def _send_stream(

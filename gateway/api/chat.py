@@ -22,6 +22,8 @@ from gateway.wire.parsing import parse
 from pool.keys import KeyRecord
 
 router = Router(tags=["chat"])
+MAX_SHOWN = 100
+"""Characters of a model's name that an error repeats."""
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -48,18 +50,19 @@ async def create(request: HttpRequest) -> HttpResponseBase:
 
 def _chat_model(model_id: str, key: KeyRecord) -> Model:
     model = runtime.current().catalog.find(model_id)
+    shown = repr(model_id[:MAX_SHOWN])
     if model is None:
-        raise bad_request(f"There is no model {model_id!r}.", "model_not_found", "model")
+        raise bad_request(f"There is no model {shown}.", "model_not_found", "model")
     if key.allowed_models is not None and model_id not in key.allowed_models:
         raise ApiError(
             403,
-            f"This key may not use the model {model_id!r}.",
+            f"This key may not use the model {shown}.",
             type_="permission_error",
             code="model_not_allowed",
             param="model",
         )
     if model.kind != "chat":
-        message = f"{model_id} makes no text; this route serves chat models."
+        message = f"{shown} makes no text; this route serves chat models."
         raise bad_request(message, "model_not_supported", "model")
     return model
 

@@ -54,6 +54,16 @@ def not_found(error: Exception | None = None) -> ApiError:
     return ApiError(404, "There is nothing here.", type_="not_found_error", code="not_found")
 
 
+def wrong_method(allowed: str) -> ApiError:
+    """``allowed`` goes into the Allow header."""
+    return ApiError(
+        405,
+        "This method is not allowed here.",
+        code="method_not_allowed",
+        headers={"Allow": allowed} if allowed else {},
+    )
+
+
 def internal_error(error: Exception | None = None) -> ApiError:
     return ApiError(500, "Something broke in here.", type_="server_error", code="internal_error")
 

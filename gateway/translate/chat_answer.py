@@ -25,6 +25,8 @@ from gateway.wire.errors import ApiError
 from gateway.wire.sse import DONE, frame, json_string
 
 ThinkingStyle = Literal["hidden", "reasoning_content", "think_tags"]
+THINK_OPEN = "<think>\n"
+THINK_CLOSE = "\n</think>\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,14 @@ class AnswerHead:
 
 @dataclass(slots=True)
 class _Tally:
-    """What the end of an answer is computed from."""
+    """What the end of an answer is computed from.
+
+    ``inserted`` counts the characters of the content that are not upstream's answer text:
+    thinking between tags, media. Upstream's offsets know nothing of them.
+    """
 
     answer: int = 0
+    inserted: int = 0
     reasoning: int = 0
     calls: int = 0
     usage: Usage | None = None
@@ -58,8 +65,19 @@ class _Tally:
             return estimate(head.prompt_characters, self.answer, self.reasoning)
         return self.usage
 
-    def annotations(self) -> list[dict[str, Any]]:
-        """OpenAI's url_citation; a source that is not cited inline points at the end."""
+    def add_source(self, source: Source) -> None:
+        """``source``, its offsets moved by what was inserted before it."""
+        start, end = source.start, source.end
+        if start is not None and end is not None:
+            start, end = start + self.inserted, end + self.inserted
+        self.sources.append(Source(source.url, source.title, start, end))
+
+    def annotations(self, prefix: int = 0) -> list[dict[str, Any]]:
+        """OpenAI's url_citation; a source that is not cited inline points at the end.
+
+        ``prefix`` is how many characters go before everything counted so far.
+        """
+        whole = self.answer + self.inserted
         cited = {source.url for source in self.sources if source.start is not None}
         return [
             {
@@ -67,8 +85,8 @@ class _Tally:
                 "url_citation": {
                     "url": source.url,
                     "title": source.title,
-                    "start_index": self.answer if source.start is None else source.start,
-                    "end_index": self.answer if source.end is None else source.end,
+                    "start_index": prefix + (whole if source.start is None else source.start),
+                    "end_index": prefix + (whole if source.end is None else source.end),
                 },
             }
             for source in self.sources
@@ -125,31 +143,38 @@ class ChunkEncoder:
         self._tally.answer += len(text)
         parts += (self._open_text, json_string(text), self._close_text)
 
+    def _insert(self, text: str, parts: list[bytes]) -> None:
+        self._tally.inserted += len(text)
+        parts += (self._open_text, json_string(text), self._close_text)
+
     def _leave_thinking(self, parts: list[bytes]) -> None:
-        self._thinking = False
-        parts += (self._open_text, json_string("\n</think>\n"), self._close_text)
+        if self._thinking:
+            self._thinking = False
+            self._insert(THINK_CLOSE, parts)
 
     def _other(self, event: Event, parts: list[bytes]) -> None:
         match event:
             case Reasoning(text):
-                self._reason(text, parts)
+                self._tally.reasoning += len(text)
+                self._think(text, parts)
             case ToolCall():
                 self._call(event, parts)
             case Source():
-                self._tally.sources.append(event)
+                self._tally.add_source(event)
             case Usage():
                 self._tally.usage = event
             case Finished():
                 self._finish(event, parts)
             case ImageProgress() | VideoProgress():
-                self._reason(progress_line(event), parts)
+                self._think(progress_line(event), parts)
             case ImageReady() | VideoReady():
-                self._answer(media_markdown(event), parts)
+                self._leave_thinking(parts)
+                self._insert(media_markdown(event), parts)
             case Text():
                 self._answer(event.text, parts)
 
-    def _reason(self, text: str, parts: list[bytes]) -> None:
-        self._tally.reasoning += len(text)
+    def _think(self, text: str, parts: list[bytes]) -> None:
+        """Show ``text`` the way this answer shows its thinking, or not at all."""
         if self._head.thinking == "hidden":
             return
         if self._head.thinking == "reasoning_content":
@@ -157,19 +182,17 @@ class ChunkEncoder:
             return
         if not self._thinking:
             self._thinking = True
-            text = f"<think>\n{text}"
-        parts += (self._open_text, json_string(text), self._close_text)
+            text = THINK_OPEN + text
+        self._insert(text, parts)
 
     def _call(self, call: ToolCall, parts: list[bytes]) -> None:
-        if self._thinking:
-            self._leave_thinking(parts)
+        self._leave_thinking(parts)
         delta = {"tool_calls": [{"index": self._tally.calls, **tool_call(call)}]}
         self._tally.calls += 1
         parts += (self._open, _compact(delta).encode(), self._close)
 
     def _finish(self, event: Finished, parts: list[bytes]) -> None:
-        if self._thinking:
-            self._leave_thinking(parts)
+        self._leave_thinking(parts)
         delta = {"annotations": notes} if (notes := self._tally.annotations()) else {}
         chunk = self._chunk(delta, _reason_of(event, self._tally.calls))
         chunk["system_fingerprint"] = event.fingerprint or None
@@ -197,7 +220,9 @@ class ChunkEncoder:
 
     def fail(self, error: ApiError) -> bytes:
         """The end of a stream that broke: an error event, then the terminal event."""
-        return frame(error.body()) + DONE
+        parts: list[bytes] = []
+        self._leave_thinking(parts)
+        return b"".join((*parts, frame(error.body()), DONE))
 
 
 class AnswerCollector:
@@ -222,7 +247,7 @@ class AnswerCollector:
                 case ToolCall():
                     self._calls.append(event)
                 case Source():
-                    self._tally.sources.append(event)
+                    self._tally.add_source(event)
                 case Usage():
                     self._tally.usage = event
                 case Finished():
@@ -231,7 +256,8 @@ class AnswerCollector:
                         self._reasoning.append(late)
                         self._tally.reasoning += len(late)
                 case ImageReady() | VideoReady():
-                    self._add_text(media_markdown(event))
+                    self._texts.append(media_markdown(event))
+                    self._tally.inserted += len(self._texts[-1])
                 case ImageProgress() | VideoProgress():
                     pass
 
@@ -267,13 +293,15 @@ class AnswerCollector:
     def _message(self) -> dict[str, Any]:
         content = "".join(self._texts)
         reasoning = "".join(self._reasoning)
+        thinking = ""
         if reasoning and self._head.thinking == "think_tags":
-            content = f"<think>\n{reasoning}\n</think>\n{content}"
+            thinking = THINK_OPEN + reasoning + THINK_CLOSE
+            content = thinking + content
         message: dict[str, Any] = {
             "role": "assistant",
             "content": content or (None if self._calls else ""),
             "refusal": None,
-            "annotations": self._tally.annotations(),
+            "annotations": self._tally.annotations(len(thinking)),
         }
         if reasoning and self._head.thinking == "reasoning_content":
             message["reasoning_content"] = reasoning

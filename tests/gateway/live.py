@@ -11,7 +11,7 @@ import asyncio
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -31,6 +31,7 @@ T = TypeVar("T")
 KEY = "sk-test-0000000000000000000000000000000000000000"
 UPSTREAMS = ("grok.base_url", "grok.accounts_url", "grok.assets_url")
 UPSTREAMS_XAI = ("xai.base_url", "xai.management_url")
+_running: list[LiveGateway] = []
 
 
 class MemoryStore:
@@ -100,12 +101,16 @@ class LiveGateway:
         return {"Authorization": f"Bearer {KEY}"}
 
     def __enter__(self) -> Self:
-        conf.live.load(Path(self._directory.name), {}, MemoryStore(self._settings))
+        self._load_settings()
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
+        _running.append(self)
         return self
+
+    def _load_settings(self) -> None:
+        conf.live.load(Path(self._directory.name), {}, MemoryStore(self._settings))
 
     def __exit__(
         self,
@@ -115,6 +120,11 @@ class LiveGateway:
     ) -> None:
         self._server.should_exit = True
         self._thread.join()
+        _running.remove(self)
+        if _running:
+            # What a process has only one of goes back to the gateway around this one.
+            _running[-1]._load_settings()
+            runtime.install(_running[-1].runtime)
         self._socket.close()
         self._directory.cleanup()
 
@@ -179,6 +189,10 @@ class LiveGateway:
             return work()
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(5)
+
+    def inside_async(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Await ``work()`` in the server's loop and give its result."""
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(10)
 
     def entry(self, number: int) -> Entry:
         """The credential at a place of the list given at the start, counted from 1."""

@@ -24,14 +24,6 @@ _CONNECTORS_OFF = {
     "outlookCalendarSearch": False,
     "googleDriveSearch": False,
 }
-_DEVICE = {
-    "darkModeEnabled": False,
-    "devicePixelRatio": 2,
-    "screenWidth": 2056,
-    "screenHeight": 1329,
-    "viewportWidth": 2056,
-    "viewportHeight": 1083,
-}
 _COMMON: dict[str, Any] = {
     "imageAttachments": [],
     "disableSearch": False,
@@ -47,7 +39,6 @@ _COMMON: dict[str, Any] = {
     "forceSideBySide": False,
     "isAsyncChat": False,
     "disableSelfHarmShortCircuit": False,
-    "deviceEnvInfo": _DEVICE,
 }
 
 

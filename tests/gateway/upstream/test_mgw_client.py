@@ -114,7 +114,8 @@ def upstream(base_url: str, handler: Any = None, **settings: Any) -> WebUpstream
         raise AssertionError(request.url)
 
     http = Http(httpx.MockTransport(handler or refuse))
-    chosen = WebSettings(**{"base_url": base_url, "timeout": 5.0} | settings)
+    values: dict[str, Any] = {"base_url": base_url, "timeout": 5.0}
+    chosen = WebSettings(**values | settings)
     ids = (f"00000000-0000-4000-8000-{number:012}" for number in itertools.count(1))
     return WebUpstream(
         lambda: http, lambda: chosen, now_ms=lambda: 1_790_000_000_000, new_uuid=lambda: next(ids)
@@ -336,7 +337,7 @@ async def test_it_reports_silence_as_a_time_out() -> None:
         await turn.connection.wait_closed()
 
     async with running(script) as server:
-        events, error = await collect(upstream(server.url, timeout=0.05))
+        events, error = await collect(upstream(server.url, timeout=0.3))
         await asyncio.wait_for(server.closed.wait(), 1)
     assert answer_of(events) == "a"
     assert isinstance(error, UpstreamTimeout)
@@ -472,7 +473,7 @@ async def test_it_logs_no_cookie(caplog: pytest.LogCaptureFixture) -> None:
         await turn.send(text("a"), DONE)
 
     caplog.set_level(logging.WARNING, logger="websockets.server")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG), caplog.at_level(logging.DEBUG, "websockets.client"):
         async with running(script) as server:
             await collect(upstream(server.url), account=Account("s3cret", UID))
     assert not [record for record in caplog.records if "s3cret" in record.getMessage()]

@@ -51,14 +51,6 @@ def test_it_writes_the_model_name_form_exactly() -> None:
             "modelConfigOverride": {"modelMap": {}},
             "requestModelDetails": {"modelId": "grok-4-1-thinking-1129"},
         },
-        "deviceEnvInfo": {
-            "darkModeEnabled": False,
-            "devicePixelRatio": 2,
-            "screenWidth": 2056,
-            "screenHeight": 1329,
-            "viewportWidth": 2056,
-            "viewportHeight": 1083,
-        },
     }
 
 
