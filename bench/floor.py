@@ -10,7 +10,6 @@ faster parser that the gateway uses too.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 import uuid
@@ -192,7 +191,7 @@ class Floor:
         elif scope["path"] == "/v1/chat/completions":
             await self._chat(await _read_body(receive), send)
         else:
-            await _send_whole(send, b"{}")
+            await send_whole(send, b"{}")
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -238,7 +237,7 @@ class Floor:
     ) -> None:
         content = self._side.whole(await upstream.read())
         answer_id = f"chatcmpl-{uuid.uuid4().hex}"
-        await _send_whole(send, completion(answer_id, model, int(time.time()), asked, content))
+        await send_whole(send, completion(answer_id, model, int(time.time()), asked, content))
 
 
 async def _read_body(receive: Receive) -> bytes:
@@ -250,7 +249,7 @@ async def _read_body(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-async def _send_whole(send: Send, body: bytes) -> None:
+async def send_whole(send: Send, body: bytes) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -259,19 +258,10 @@ async def _send_whole(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upstream", required=True, help="base URL")
-    parser.add_argument("--side", choices=["web", "xai"], default="web")
-    parser.add_argument("--decoder", choices=list(DECODERS), default="json")
-    parser.add_argument("--port", type=int, required=True)
-    options = parser.parse_args()
-    side = (WebSide if options.side == "web" else XaiSide)(
-        options.upstream, DECODERS[options.decoder]
-    )
+def run(application: Floor, port: int) -> None:
     uvicorn.run(
-        Floor(options.upstream, side),
-        port=options.port,
+        application,
+        port=port,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -281,7 +271,3 @@ def main() -> None:
         timeout_keep_alive=75,
         backlog=2048,
     )
-
-
-if __name__ == "__main__":
-    main()

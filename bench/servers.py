@@ -27,6 +27,15 @@ MODEL = "grok-4"
 WEB_FLOOR = "floor"
 TIGHT_FLOOR = "floor-tight"
 XAI_FLOOR = "floor-xai"
+MGW_FLOOR = "floor-mgw"
+SIDES = {XAI_FLOOR: "xai", MGW_FLOOR: "mgw"}
+COMPARED_WITH = {
+    XAI_FLOOR: XAI_FLOOR,
+    "gateway-xai": XAI_FLOOR,
+    MGW_FLOOR: MGW_FLOOR,
+    "gateway-mgw": MGW_FLOOR,
+}
+"""Rows that are not compared with the web floor."""
 GATEWAYS = {
     "gateway-rest": {"GROK2API_GROK__CHAT_PROTOCOL": "rest"},
     "gateway-mgw": {"GROK2API_GROK__CHAT_PROTOCOL": "mgw"},
@@ -36,8 +45,9 @@ NAMES = (
     TIGHT_FLOOR,
     WEB_FLOOR,
     "gateway-rest",
-    "gateway-mgw",
     "nginx",
+    MGW_FLOOR,
+    "gateway-mgw",
     XAI_FLOOR,
     "gateway-xai",
     "nginx-xai",
@@ -159,15 +169,15 @@ class Scene:
         return self._floor(name, port), url
 
     def _floor(self, name: str, port: int) -> Running:
-        arguments = ["-m", "bench.floor", "--upstream", self.upstream, "--port", str(port)]
-        arguments += ["--side", "xai" if name == XAI_FLOOR else "web"]
+        arguments = ["-m", "bench.serve_floor", "--upstream", self.upstream, "--port", str(port)]
+        arguments += ["--side", SIDES.get(name, "web")]
         arguments += ["--decoder", "pydantic" if name == TIGHT_FLOOR else "json"]
         return self.stage.python(name, arguments)
 
     def _ready(self, running: Running, url: str, name: str) -> Server:
         wait_for_http(running, f"{url}/readyz")
         self.stage.pin(running)
-        floor = XAI_FLOOR if name in {XAI_FLOOR, "gateway-xai"} else WEB_FLOOR
+        floor = COMPARED_WITH.get(name, WEB_FLOOR)
         dialect: Dialect = "grok" if name == "nginx" else "openai"
         return Server(name, url, running.pid, floor, key=self.key, dialect=dialect)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from gateway.sandbox.serve import SandboxThread
 from gateway.wire.chat import ChatCompletionRequest
-from tests.gateway.live import LiveGateway
+from tests.gateway.live import KEY, LiveGateway
+from tests.gateway.protocols import serve
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
 
@@ -34,6 +37,10 @@ def error_of(response: Any) -> dict[str, Any]:
     return error
 
 
+def deep(around: bytes) -> bytes:
+    return around % (b"[" * 10_000 + b"]" * 10_000)
+
+
 NOT_JSON = {
     "empty": b"",
     "cut off": b'{"model": "grok-4", "messages": [',
@@ -44,6 +51,26 @@ NOT_JSON = {
     "half a surrogate": b'{"model": "\\ud800", "messages": []}',
     "deep arrays": b'{"model": "grok-4", "messages": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     "deep objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+    "deep content": deep(b'{"model": "grok-4", "messages": [{"role": "user", "content": %s}]}'),
+    "deep block": deep(
+        b'{"model": "grok-4", "messages": [{"role": "user", "content": [{"type": "text",'
+        b' "text": "x", "cache_control": %s}]}]}'
+    ),
+    "deep schema": deep(
+        b'{"model": "grok-4", "messages": [], "tools": [{"type": "function", "function":'
+        b' {"name": "f", "parameters": {"a": %s}}}]}'
+    ),
+    "deep unknown field": deep(b'{"model": "grok-4", "messages": [], "metadata": %s}'),
+    "a number of 5000 digits": b'{"model": "grok-4", "messages": [], "seed": ' + b"9" * 5000 + b"}",
+    "infinity": b'{"model": "grok-4", "messages": [], "temperature": Infinity}',
+    "half a surrogate in the prompt": (
+        b'{"model": "grok-4", "messages": [{"role": "user", "content": "\\udfff"}]}'
+    ),
+    "a surrogate in UTF-8": b'{"model": "\xed\xa0\x80"}',
+    "a raw control character": b'{"model": "a\x00b"}',
+    "UTF-16": '{"model": "grok-4"}'.encode("utf-16"),
+    "a form": b"model=grok-4&messages=Hello",
+    "compressed": gzip.compress(b'{"model": "grok-4"}'),
 }
 
 
@@ -54,6 +81,17 @@ def test_it_names_the_body_when_it_is_not_json(gateway: LiveGateway, case: str) 
     assert response.status_code == 400
     error = error_of(response)
     assert (error["code"], error["param"]) == ("json_invalid", "body")
+
+
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+def asked(**fields: Any) -> dict[str, Any]:
+    return {"model": "grok-4", "messages": HELLO, **fields}
+
+
+def said(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"model": "grok-4", "messages": [{"role": "user", "content": "Hello", **fields}]}
 
 
 WRONG = [
@@ -81,6 +119,51 @@ WRONG = [
     ({"model": "grok-4", "messages": []}, "empty_messages", "messages"),
     ({"model": "gpt-4", "messages": HELLO}, "model_not_found", "model"),
     ({"model": "grok-imagine-1.0", "messages": HELLO}, "model_not_supported", "model"),
+    (5, "dict_type", "body"),
+    (True, "dict_type", "body"),
+    ([{"model": "grok-4"}], "dict_type", "body"),
+    ({"model": "x" * 100_000, "messages": HELLO}, "model_not_found", "model"),
+    ({"model": "grok-4", "messages": HELLO, "n": 128}, "invalid_value", "n"),
+    ({"model": "grok-4", "messages": ["Hello"]}, "model_type", "body.messages"),
+    (said({"content": 5}), "string_type", "body.messages.content"),
+    (said({"content": {"type": "text"}}), "string_type", "body.messages.content"),
+    (said({"name": []}), "string_type", "body.messages.name"),
+    (said({"tool_calls": {}}), "list_type", "body.messages.tool_calls"),
+    (said({"tool_calls": [{}]}), "missing", "body.messages.tool_calls.function"),
+    (said({"tool_call_id": 5}), "string_type", "body.messages.tool_call_id"),
+    (asked(stream_options=True), "model_type", "body.stream_options"),
+    (
+        asked(stream_options={"include_usage": "?"}),
+        "bool_parsing",
+        "body.stream_options.include_usage",
+    ),
+    (asked(thinking=True), "string_type", "body.thinking"),
+    (asked(video_config=[]), "model_type", "body.video_config"),
+    (asked(video_config={"video_length": "long"}), "int_parsing", "body.video_config.video_length"),
+    (asked(video_config={"video_length": 16}), "invalid_video_length", "video_config.video_length"),
+    (asked(max_tokens=0), "greater_than_equal", "body.max_tokens"),
+    (asked(max_completion_tokens=1.5), "int_from_float", "body.max_completion_tokens"),
+    (asked(top_p=-0.1), "greater_than_equal", "body.top_p"),
+    (asked(temperature="warm"), "float_parsing", "body.temperature"),
+    (asked(seed={}), "int_type", "body.seed"),
+    (asked(stop=5), "string_type", "body.stop"),
+    (asked(stop=[5]), "string_type", "body.stop"),
+    (asked(logprobs="?"), "bool_parsing", "body.logprobs"),
+    (asked(top_logprobs=21), "less_than_equal", "body.top_logprobs"),
+    (asked(response_format="json"), "dict_type", "body.response_format"),
+    (asked(parallel_tool_calls=5), "bool_parsing", "body.parallel_tool_calls"),
+    (asked(user=5), "string_type", "body.user"),
+    (asked(tools=[FUNCTION] * 129), "too_long", "body.tools"),
+    (asked(tools=[{"type": "web_search"}]), "literal_error", "body.tools.type"),
+    (asked(tools=[{"type": "function"}]), "missing", "body.tools.function"),
+    (asked(tools=[{"type": "function", "function": {}}]), "missing", "body.tools.function.name"),
+    (asked(tools=[FUNCTION], tool_choice="sometimes"), "literal_error", "body.tool_choice"),
+    (asked(tools=[FUNCTION], tool_choice=["f"]), "literal_error", "body.tool_choice"),
+    (
+        asked(tools=[FUNCTION], tool_choice={"type": "function", "function": {"name": "g"}}),
+        "invalid_value",
+        "tool_choice.function.name",
+    ),
     ({"model": "grok-4", "messages": HELLO, "tools": {}}, "list_type", "body.tools"),
     (
         {"model": "grok-4", "messages": HELLO, "tool_choice": "required"},
@@ -131,11 +214,28 @@ def test_it_names_the_field_that_is_wrong(
     assert error["type"] == "invalid_request_error"
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 BLOCKS = [
     ("user", "", "empty_content", ""),
     ("user", "   ", "empty_content", ""),
     ("user", None, "empty_content", ""),
     ("user", [], "empty_content", ""),
+    ("assistant", "", "empty_content", ""),
+    ("assistant", None, "empty_content", ""),
+    ("system", [], "empty_content", ""),
+    ("user", [[]], "empty_block", ".0"),
+    ("user", [""], "empty_block", ".0"),
+    ("user", [[1]], "invalid_type", ".0"),
+    ("user", [{"type": "  "}], "empty_type", ".0.type"),
+    ("user", [{"type": None}], "empty_type", ".0.type"),
+    ("assistant", [IMAGE], "invalid_type", ".0.type"),
+    ("developer", [IMAGE], "invalid_type", ".0.type"),
+    ("tool", [IMAGE], "invalid_type", ".0.type"),
+    ("user", [{"type": "text", "text": 5}], "empty_text", ".0.text"),
+    ("user", [{"type": "text", "text": None}], "empty_text", ".0.text"),
+    ("user", [{"type": "image_url", "image_url": {"url": " "}}], "missing_url", ".0.image_url"),
+    ("user", [{"type": "image_url", "image_url": 5}], "missing_url", ".0.image_url"),
+    ("user", [{"type": "input_audio"}], "missing_data", ".0.input_audio"),
     ("user", [{}], "empty_block", ".0"),
     ("user", [None], "empty_block", ".0"),
     ("user", ["text"], "invalid_type", ".0"),
@@ -246,3 +346,159 @@ def test_no_body_is_a_500(gateway: LiveGateway, changes: dict[str, Any]) -> None
     assert response.status_code in {200, 400}
     if response.status_code == 400:
         assert error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ({"type": "input_audio", "input_audio": {"data": "%%%", "format": "wav"}}, "invalid_audio"),
+        ({"type": "file", "file": {"file_data": "%%%", "filename": "a.txt"}}, "invalid_file"),
+        ({"type": "file", "file": {"url": "http://[::1]/a.txt"}}, "url_not_allowed"),
+        ({"type": "file", "file": {"url": "gopher://a.test/"}}, "url_not_allowed"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png"}}, "invalid_image_url"),
+    ],
+)
+def test_an_attachment_that_cannot_be_used_penalises_nobody(
+    gateway: LiveGateway, block: dict[str, Any], code: str
+) -> None:
+    content = [{"type": "text", "text": "See"}, block]
+    error = error_of(gateway.ask(messages=[{"role": "user", "content": content}]))
+
+    assert (error["code"], error["param"]) == (code, "messages")
+    assert gateway.penalised() == []
+    assert gateway.runtime.pool.open_leases == 0
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400"])
+def test_a_number_beyond_floats_is_no_number(gateway: LiveGateway, number: bytes) -> None:
+    body = b'{"model":"grok-4","messages":[{"role":"user","content":"x"}],"temperature":%s}'
+    error = error_of(post(gateway, body % number))
+
+    assert (error["code"], error["param"]) == ("finite_number", "body.temperature")
+
+
+@pytest.mark.parametrize("protocol", ["mgw", "xai"])
+@pytest.mark.parametrize("name", ["metadata", "response_format", "schema", "block"])
+def test_nesting_that_the_parser_bears_breaks_nothing_behind_it(
+    sandbox: SandboxThread, protocol: str, name: str
+) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(180):
+        nested = {"a": nested}
+    text: dict[str, Any] = {"type": "text", "text": "FRAMES:1"}
+    fields: dict[str, Any] = {name: nested}
+    if name == "schema":
+        fields = {"tools": [{"type": "function", "function": {"name": "f", "parameters": nested}}]}
+    elif name == "block":
+        fields = {"messages": [{"role": "user", "content": [text | {"x": nested}]}]}
+    with serve(sandbox, protocol, ["ok"]) as gateway:
+        assert gateway.ask(prompt="FRAMES:1", stream=False, **fields).status_code == 200
+
+
+def test_one_key_given_twice_counts_as_given_last(gateway: LiveGateway) -> None:
+    body = b'{"model":"grok-4","messages":[],"messages":[{"role":"user","content":"FRAMES:1"}]}'
+
+    assert post(gateway, body).status_code == 200
+
+
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+def test_a_body_that_is_too_large_gets_its_answer_on_a_plain_socket(
+    gateway: LiveGateway, framing: str
+) -> None:
+    """The sender writes everything before it reads, as simple clients do."""
+    piece = b" " * 1_000_000
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {KEY}\r\n"
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        if framing == "declared":
+            connection.sendall(f"{head}Content-Length: 14000000\r\n\r\n".encode())
+            for _ in range(14):
+                connection.sendall(piece)
+        else:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            for _ in range(14):
+                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+            connection.sendall(b"0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"request_too_large"' in answer
+
+
+def test_a_query_that_is_not_utf8_is_a_bad_request(gateway: LiveGateway) -> None:
+    host, _, port = gateway.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = b"GET /v1/models?available=\xff\xfe HTTP/1.1\r\nHost: test\r\n"
+        key = f"Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head + key.encode())
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"error"' in answer
+
+
+BLOCK = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image_url", "input_audio", "file"]) | ANY_JSON},
+    optional={
+        name: ANY_JSON | st.fixed_dictionaries({"url": ANY_JSON, "data": ANY_JSON})
+        for name in ("text", "image_url", "input_audio", "file")
+    },
+)
+CALL = st.fixed_dictionaries(
+    {"function": st.fixed_dictionaries({"name": ANY_JSON, "arguments": ANY_JSON}) | ANY_JSON},
+    optional={"id": ANY_JSON, "type": st.just("function") | ANY_JSON},
+)
+ROLES = ["developer", "system", "user", "assistant", "tool"]
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(ROLES) | ANY_JSON},
+    optional={
+        "content": ANY_JSON | st.lists(BLOCK | ANY_JSON, max_size=3),
+        "name": ANY_JSON,
+        "tool_calls": st.lists(CALL, max_size=2) | ANY_JSON,
+        "tool_call_id": ANY_JSON,
+        "reasoning_content": ANY_JSON,
+    },
+)
+TOOL = st.fixed_dictionaries(
+    {"type": st.just("function")},
+    optional={
+        "function": st.fixed_dictionaries(
+            {"name": st.just("f") | ANY_JSON},
+            optional={name: ANY_JSON for name in ("description", "parameters", "strict")},
+        )
+    },
+)
+BODY = st.fixed_dictionaries(
+    {"model": st.just("grok-4"), "messages": st.lists(MESSAGE, min_size=1, max_size=3)},
+    optional={
+        "tools": st.lists(TOOL, max_size=2),
+        "tool_choice": st.sampled_from(["none", "auto", "required"]) | ANY_JSON,
+        "video_config": st.dictionaries(
+            st.sampled_from(["aspect_ratio", "video_length", "resolution", "preset"]), ANY_JSON
+        ),
+        "stream": st.booleans(),
+        "stream_options": ANY_JSON,
+        "thinking": ANY_JSON,
+    },
+)
+
+
+@pytest.mark.parametrize("protocol", ["rest-mode", "xai"])
+def test_no_message_block_or_tool_is_a_500(
+    gateway: LiveGateway, sandbox: SandboxThread, protocol: str
+) -> None:
+    """Each passes every layer it is good enough for, the upstream's own checks included."""
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(BODY)
+    def check(body: dict[str, Any]) -> None:
+        response = client.post("/v1/chat/completions", content=json.dumps(body).encode())
+
+        assert response.status_code in {200, 400}
+        if response.status_code == 400:
+            assert error_of(response)["message"]
+
+    with serve(sandbox, protocol, ["ok"]) as running, running.client() as client:
+        check()
+        assert running.penalised() == []
+        assert running.runtime.pool.open_leases == 0
