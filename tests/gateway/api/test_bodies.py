@@ -426,15 +426,24 @@ def test_a_body_that_is_too_large_gets_its_answer_on_a_plain_socket(
 
 
 def test_a_query_that_is_not_utf8_is_a_bad_request(gateway: LiveGateway) -> None:
-    host, _, port = gateway.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = b"GET /v1/models?available=\xff\xfe HTTP/1.1\r\nHost: test\r\n"
-        key = f"Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
-        connection.sendall(head + key.encode())
-        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    """uvicorn refuses it by itself; other servers hand it on."""
+    sent: list[Any] = []
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"error"' in answer
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/models", "headers": [],
+        "query_string": b"available=\xff\xfe",
+    }  # fmt: skip
+    gateway.inside_async(lambda: gateway.application(scope, receive, send))
+
+    assert sent[0]["status"] == 400
+    error = json.loads(sent[1]["body"])["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", "query")
 
 
 BLOCK = st.fixed_dictionaries(
@@ -464,7 +473,7 @@ TOOL = st.fixed_dictionaries(
     optional={
         "function": st.fixed_dictionaries(
             {"name": st.just("f") | ANY_JSON},
-            optional={name: ANY_JSON for name in ("description", "parameters", "strict")},
+            optional=dict.fromkeys(("description", "parameters", "strict"), ANY_JSON),
         )
     },
 )
@@ -489,7 +498,7 @@ def test_no_message_block_or_tool_is_a_500(
 ) -> None:
     """Each passes every layer it is good enough for, the upstream's own checks included."""
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(BODY)
     def check(body: dict[str, Any]) -> None:
         response = client.post("/v1/chat/completions", content=json.dumps(body).encode())
