@@ -43,7 +43,7 @@ class Recorder(logging.Handler):
 def recorder() -> Iterator[Recorder]:
     handler = Recorder()
     root = logging.getLogger()
-    names = [name for name in logging.root.manager.loggerDict]
+    names = list(logging.root.manager.loggerDict)
     loggers = [root, *(logging.getLogger(name) for name in names)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -49,7 +49,7 @@ def gateway(sandbox: SandboxThread) -> Iterator[LiveGateway]:
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_refuses(gateway: LiveGateway, method: str, path: str, case: str) -> None:
     header = REFUSED[case]
-    headers = {} if header is None else {"Authorization": header.encode()}
+    headers = [] if header is None else [(b"Authorization", header.encode())]
     with gateway.client() as client:
         del client.headers["Authorization"]
         response = client.request(method, path, headers=headers, json={})

@@ -215,7 +215,7 @@ def test_it_names_the_field_that_is_wrong(
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-BLOCKS = [
+BLOCKS: list[tuple[str, Any, str, str]] = [
     ("user", "", "empty_content", ""),
     ("user", "   ", "empty_content", ""),
     ("user", None, "empty_content", ""),

@@ -35,7 +35,7 @@ class RawClient:
         host, port = gateway.url.removeprefix("http://").split(":")
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         self.socket.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: test\r\n"
             + f"Authorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )

@@ -21,25 +21,32 @@ from tests.gateway.upstream.streams import ASSETS, PROPERTY, WRAPPINGS, cut, rec
 TAGS = ("xaiartifact", "xai:tool_usage_card", "grok:render")
 HIDDEN = ("<grok:render", "<xai:tool_usage_card", "xaiartifact")
 TIDE = "A tide is a rise of the sea.[[1]](https://example.org/tide)"
-XAI = b"".join(
-    b"data: " + json.dumps({"id": "x", "model": "grok-4.3", "system_fingerprint": "fp_1", **item}).encode() + b"\n\n"
-    for item in (
-        {"choices": [{"index": 0, "delta": {"role": "assistant", "reasoning_content": "Adding"}}]},
-        {"choices": [{"index": 0, "delta": {"content": "Fi"}}]},
-        {"choices": [{"index": 0, "delta": {"content": "ve – 五"}}]},
-        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-        {
-            "choices": [],
-            "usage": {
-                "prompt_tokens": 40,
-                "completion_tokens": 3,
-                "total_tokens": 143,
-                "prompt_tokens_details": {"cached_tokens": 32},
-                "completion_tokens_details": {"reasoning_tokens": 100},
-            },
-        },
-    )
-) + b"data: [DONE]\n\n"  # fmt: skip
+XAI_CHUNKS: list[dict[str, Any]] = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "reasoning_content": "Adding"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "Fi"}}]},
+    {"choices": [{"index": 0, "delta": {"content": "ve – 五"}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+]
+XAI_USAGE: dict[str, Any] = {
+    "choices": [],
+    "usage": {
+        "prompt_tokens": 40,
+        "completion_tokens": 3,
+        "total_tokens": 143,
+        "prompt_tokens_details": {"cached_tokens": 32},
+        "completion_tokens_details": {"reasoning_tokens": 100},
+    },
+}
+
+
+def xai_stream(chunks: list[dict[str, Any]]) -> bytes:
+    """Recorded shapes of upstream-xai 3.3, as server-sent events."""
+    shared = {"id": "x", "model": "grok-4.3", "system_fingerprint": "fp_1"}
+    lines = [f"data: {json.dumps(shared | chunk)}\n\n".encode() for chunk in chunks]
+    return b"".join(lines) + b"data: [DONE]\n\n"
+
+
+XAI = xai_stream([*XAI_CHUNKS, XAI_USAGE])
 
 
 def head(style: ThinkingStyle = "reasoning_content", prompt: int | None = 40) -> AnswerHead:
@@ -181,7 +188,7 @@ def test_hidden_reasoning_is_not_there_at_all() -> None:
 
 
 def test_usage_that_nobody_measured_is_absent() -> None:
-    without = XAI[: XAI.index(b'"choices": []') - 60].rsplit(b"data: ", 1)[0] + b"data: [DONE]\n\n"
+    without = xai_stream(XAI_CHUNKS)
     batches = xai([without])
 
     assert read(encoded(batches, head(prompt=None))).usage is None
