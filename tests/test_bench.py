@@ -77,7 +77,7 @@ def test_it_reads_the_same_cpu_time_from_the_clock_as_from_proc() -> None:
 
 def test_it_counts_children_as_part_of_a_server() -> None:
     command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:  # noqa: S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         assert child.pid in usage.family(os.getpid())
         child.communicate(b"\n")
     with pytest.raises(usage.Gone):
@@ -99,7 +99,7 @@ def test_it_measures_floor_and_gateway_side_by_side(tmp_path: Path) -> None:
     report = tmp_path / "results.json"
     command = [sys.executable, "bench/run.py", "--quick", "--json", str(report), "--streams", "4"]
     command += ["--servers", "floor,floor-xai,gateway-rest,gateway-xai"]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

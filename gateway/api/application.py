@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Any, cast
 
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponseBase
+from django.http import Http404, HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
 from gateway.api.errors import not_found, respond, wrong_method
@@ -126,6 +126,8 @@ class ApiApplication:
                 response = await view(request, *match.args, **match.kwargs)
         except Ending as ending:
             return respond(ending.error)
+        except Http404:
+            return respond(not_found())
         if response.status_code == 405:
             return respond(wrong_method(response.get("Allow", "")))
         return response

@@ -9,6 +9,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Router
 
+from gateway.api.errors import shown
 from gateway.api.streams import EventStream, collect, stream_chunks
 from gateway.catalog import Model
 from gateway.conf.schema import Config
@@ -22,8 +23,6 @@ from gateway.wire.parsing import parse
 from pool.keys import KeyRecord
 
 router = Router(tags=["chat"])
-MAX_SHOWN = 100
-"""Characters of a model's name that an error repeats."""
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -50,19 +49,18 @@ async def create(request: HttpRequest) -> HttpResponseBase:
 
 def _chat_model(model_id: str, key: KeyRecord) -> Model:
     model = runtime.current().catalog.find(model_id)
-    shown = repr(model_id[:MAX_SHOWN])
     if model is None:
-        raise bad_request(f"There is no model {shown}.", "model_not_found", "model")
+        raise bad_request(f"There is no model {shown(model_id)}.", "model_not_found", "model")
     if key.allowed_models is not None and model_id not in key.allowed_models:
         raise ApiError(
             403,
-            f"This key may not use the model {shown}.",
+            f"This key may not use the model {shown(model_id)}.",
             type_="permission_error",
             code="model_not_allowed",
             param="model",
         )
     if model.kind != "chat":
-        message = f"{shown} makes no text; this route serves chat models."
+        message = f"{shown(model_id)} makes no text; this route serves chat models."
         raise bad_request(message, "model_not_supported", "model")
     return model
 

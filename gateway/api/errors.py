@@ -18,6 +18,8 @@ from pool.errors import NoCredential
 from pool.keys import KeyRefused
 
 logger = logging.getLogger(__name__)
+MAX_SHOWN = 100
+"""Characters of a name that an error repeats."""
 
 
 def _retry_after(seconds: float | None) -> dict[str, str]:
@@ -48,6 +50,11 @@ def _unauthorized(error: KeyRefused) -> ApiError:
         code="invalid_api_key",
         headers={"WWW-Authenticate": "Bearer"},
     )
+
+
+def shown(name: str) -> str:
+    """A client's own word, as an error may repeat it."""
+    return repr(name[:MAX_SHOWN])
 
 
 def not_found(error: Exception | None = None) -> ApiError:

@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
+from gateway.api.errors import shown
 from gateway.catalog import Model
 from gateway.relay import runtime
 from gateway.relay.chat import web_form
@@ -38,7 +39,7 @@ async def get_model(request: HttpRequest, model_id: str) -> HttpResponse:
     if model is None or not _allowed(request.auth, model_id):  # type: ignore[attr-defined]
         raise ApiError(
             404,
-            f"There is no model {model_id!r}.",
+            f"There is no model {shown(model_id)}.",
             type_="not_found_error",
             code="model_not_found",
             param="model",

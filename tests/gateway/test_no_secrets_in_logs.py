@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gateway.sandbox.behaviours import BEHAVIOURS as UPSTREAM
+from gateway.sandbox.behaviours import JSON
 from gateway.sandbox.serve import SandboxThread
 from tests.gateway.live import LiveGateway, record
 from tests.gateway.protocols import PROTOCOLS
@@ -128,3 +130,49 @@ def test_an_unforeseen_error_is_logged_without_what_was_asked(
     assert response.json()["error"]["code"] == "internal_error"
     assert any("a bug" in text for text in recorder.texts)
     assert not any(PLANTED in text for text in recorder.texts)
+
+
+def upstream_texts() -> set[str]:
+    """The words of every error that the sandbox can make, as upstream would say them."""
+    texts = {row.message for row in UPSTREAM.values()}
+    for row in UPSTREAM.values():
+        for refusal in (row.web, row.xai):
+            if refusal is not None and refusal.content_type == JSON and "gzip" not in row.name:
+                body = json.loads(refusal.body)
+                texts |= {str(body.get("message") or ""), str(body.get("error") or "")}
+    return {text for text in texts if len(text) > 15}
+
+
+@pytest.mark.parametrize("protocol", ["mgw", "xai"])
+def test_upstreams_own_words_stay_out_of_logs_and_answers(
+    sandbox: SandboxThread, recorder: Recorder, protocol: str
+) -> None:
+    """They may quote what was asked, or name the account."""
+    settings = PROTOCOLS[protocol] | {"grok.timeout": 1, "xai.timeout": 1, "grok.max_retry": 0}
+    names = [credential(protocol, number) for number in range(len(UPSTREAM))]
+    failing = [row.name for row in UPSTREAM.values() if row.phase not in {"hang", "silent"}]
+    answers = []
+    with (
+        LiveGateway(sandbox, names, settings=settings, keys={KEY: record()}) as gateway,
+        gateway.client() as client,
+    ):
+        client.headers["Authorization"] = f"Bearer {KEY}"
+        for name in failing:
+            body = chat(f"SANDBOX:{name}")
+            answers.append(client.post("/v1/chat/completions", json=body).text)
+
+    texts = upstream_texts()
+    assert "User is blocked. [WKE=unauthorized:blocked-user]" in texts
+    said = [*recorder.texts, *answers]
+    assert sum('"error"' in answer for answer in answers) > 15
+    assert [(text, line) for text in texts for line in said if text in line] == []
+
+
+def test_every_logger_of_a_dependency_reaches_the_recorder() -> None:
+    """One that kept its records to itself would escape the tests above."""
+    for name in ("uvicorn.error", "httpx", "aiohttp.client", "websockets", "asyncio", "django"):
+        logger: logging.Logger | None = logging.getLogger(name)
+        while logger is not None and logger.parent is not None:
+            assert logger.propagate
+            assert not logger.disabled
+            logger = logger.parent

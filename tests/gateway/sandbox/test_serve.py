@@ -54,7 +54,7 @@ def test_the_command_lists_the_behaviours() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_prints_its_url_and_ends_cleanly(number: signal.Signals) -> None:
     command = [sys.executable, "manage.py", "sandbox", "--port", "0"]
-    with subprocess.Popen(  # noqa: S603  # our own command
+    with subprocess.Popen(  # our own command
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None

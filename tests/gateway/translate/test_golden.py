@@ -275,3 +275,13 @@ def test_no_hidden_markup_reaches_a_client(
         message["content"],
         message.get("reasoning_content", ""),
     )
+
+
+def test_usage_that_nobody_measured_is_absent() -> None:
+    data = b"".join(
+        event + b"\n\n" for event in xai_bytes().split(b"\n\n") if b"usage" not in event
+    )
+    encoded = stream(xai_batches([data]), head("xai", "hidden"))
+
+    assert put_together(encoded)["usage"] is None
+    assert "usage" not in whole(xai_batches([data]), head("xai", "hidden"))
