@@ -72,7 +72,8 @@ def bodies() -> list[Any]:
     picture = {"type": "image_url", "image_url": {"url": f"http://10.0.0.1/{PLANTED}.png"}}
     failing = [f"{PROMPT} SANDBOX:{behaviour}" for behaviour in BEHAVIOURS]
     return [
-        *(chat(prompt, stream=stream) for prompt in failing for stream in (True, False)),
+        *(chat(prompt, stream=True) for prompt in failing),
+        *(chat(prompt, stream=False) for prompt in failing if "silent" not in prompt),
         chat(PROMPT, picture),
         chat(PROMPT, model=PLANTED),
         chat(PROMPT, temperature=PLANTED),

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from gateway.sandbox.serve import SandboxThread
-from tests.gateway.live import KEY, LiveGateway, record
+from tests.gateway.live import KEY, NO_TLS, LiveGateway, record
 from tests.gateway.protocols import PROTOCOLS, WEB, serve
 
 HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -32,10 +32,19 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 def sdk(gateway: LiveGateway, key: str = KEY) -> OpenAI:
-    return OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0)
+    http = openai.DefaultHttpxClient(verify=NO_TLS)
+    return OpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=0, http_client=http)
 
 
-@pytest.mark.parametrize("behaviour", FAILURES)
+@pytest.mark.parametrize(
+    ("protocol", "behaviour"),
+    [
+        (protocol, behaviour)
+        for protocol in PROTOCOLS
+        for behaviour in FAILURES
+        if behaviour != "hang" or protocol in {"mgw", "xai"}
+    ],
+)
 def test_a_failure_before_the_answer_has_the_class_of_its_status(
     sandbox: SandboxThread, protocol: str, behaviour: str
 ) -> None:
@@ -53,7 +62,7 @@ def test_a_failure_before_the_answer_has_the_class_of_its_status(
     assert ("retry-after" in error.response.headers) is (status == 429)
 
 
-@pytest.mark.parametrize("behaviour", ["cut", "cutclean", "miderror", "midlimit"])
+@pytest.mark.parametrize("behaviour", ["cut", "miderror"])
 def test_a_failure_in_the_middle_is_raised_after_what_came_before(
     sandbox: SandboxThread, protocol: str, behaviour: str
 ) -> None:
