@@ -9,6 +9,7 @@ import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from gateway.catalog import MODELS
+from gateway.conf.keys import KEYS
 from gateway.upstream import errors, taxonomy
 from gateway.upstream.errors import UpstreamError
 from grok2api import __version__
@@ -22,7 +23,7 @@ PACKAGES = ("grok2api", "pool", "gateway", "register")
 
 def sources() -> list[str]:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
-    files = [file for file in files if "sandbox" not in file.parts]
+    files = [file for file in files if not {"sandbox", "conf"} & set(file.parts)]
     return [file.read_text(encoding="utf-8") for file in files]
 
 
@@ -74,6 +75,18 @@ def test_every_process_variable_is_documented() -> None:
     assert "SERVER_PORT" in names
     missing = [n for n in sorted(names) if n.removesuffix("_FILE") not in CONFIGURATION]
     assert missing == []
+
+
+def test_settings_without_effect_are_said_to_have_none() -> None:
+    """A setting counts as used where ``section.name`` is read outside the configuration."""
+    code = "\n".join(sources())
+    unused = {
+        key
+        for key, described in KEYS.items()
+        if not described.unused and not re.search(rf"\b{re.escape(key)}\b", code)
+    }
+    section = CONFIGURATION.split("<!-- waiting -->")[1].split("<!-- end of waiting -->")[0]
+    assert set(re.findall(r"`([a-z0-9_.]+)`", section)) == unused
 
 
 def test_the_newest_change_is_this_version() -> None:
