@@ -22,7 +22,7 @@ from gateway.api.application import ApiApplication, Limits
 from gateway.relay import runtime
 from gateway.relay.settings import per_snapshot
 from gateway.wire.errors import ApiError
-from grok2api.draining import on_stop_signal
+from grok2api.draining import on_stop_signal, stop_with_parent
 
 logger = logging.getLogger(__name__)
 Scope = dict[str, Any]
@@ -58,6 +58,7 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": "see the log"})
             raise
         on_stop_signal(self.drain)
+        stop_with_parent()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         runtime.install(None)

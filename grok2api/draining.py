@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import signal
 import threading
 from collections.abc import Callable
@@ -28,3 +29,20 @@ def on_stop_signal(begin: Callable[[], None]) -> None:
                 previous(number, frame)
 
         signal.signal(number, handler)
+
+
+def stop_with_parent() -> None:
+    """Have a worker stop as on SIGTERM when the process that started it has died.
+
+    Left alone it would go on serving old code on the port, and nobody could start anew.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(parent.sentinel)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, gone)

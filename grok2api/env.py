@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
@@ -58,24 +60,39 @@ def env_secret(name: str, env: Mapping[str, str] = os.environ) -> str:
 
 
 def kept_secret(path: Path) -> list[str]:
-    """The lines of a secret file, made with one random line (mode 0600) if absent.
-
-    ``O_EXCL`` settles which of several starting processes writes it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The lines of a secret file, made with one random line (mode 0600) if absent."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(secrets.token_urlsafe(48) + "\n")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    if kept := [line for line in lines if line]:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_if_absent(path)
+        kept = _lines_when_written(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise BadEnvironment(f"{path} cannot be used: {reason}") from error
+    if kept:
         return kept
     raise BadEnvironment(
         f"{path} is empty; restore it from a backup, or delete it on a new install"
     )
+
+
+def _make_if_absent(path: Path) -> None:
+    """``O_EXCL`` settles which of several starting processes writes the file."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+
+
+def _lines_when_written(path: Path) -> list[str]:
+    """Another process may have made the file just now, and be about to write it."""
+    for patience in (0.0, 0.1, 0.4):
+        time.sleep(patience)
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        if kept := [line for line in lines if line]:
+            return kept
+    return []
 
 
 SQLITE_OPTIONS = {
@@ -114,21 +131,35 @@ def database(kind: str, url: str, data_dir: Path) -> dict[str, Any]:
         raise BadEnvironment(
             f"SERVER_STORAGE_URL: {kind} needs {example}://user:password@host:port/database"
         )
-    options: dict[str, Any] = dict(parse_qsl(parts.query))
-    if kind == "mysql":
-        options.setdefault("charset", "utf8mb4")
-        options.setdefault("isolation_level", "read committed")
+    try:
+        port = str(parts.port or "")
+    except ValueError:
+        raise BadEnvironment("SERVER_STORAGE_URL: the port is not a number up to 65535") from None
     return {
         "ENGINE": ENGINES[scheme],
         "NAME": unquote(parts.path.strip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
-        "PORT": str(parts.port or ""),
-        "OPTIONS": options,
+        "PORT": port,
+        "OPTIONS": _options(kind, parts.query),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
     }
+
+
+def _options(kind: str, query: str) -> dict[str, Any]:
+    """The URL's query for the driver; ``ssl`` is how asyncpg and aiomysql spell TLS."""
+    options: dict[str, Any] = dict(parse_qsl(query))
+    tls = options.pop("ssl", None)
+    if kind == "pgsql":
+        if tls is not None:
+            options.setdefault("sslmode", "require" if tls.lower() in TRUE else tls)
+        return options
+    if tls is not None and tls.lower() in TRUE:
+        options.setdefault("ssl_mode", "REQUIRED")
+    numbers = {name: int(value) for name, value in options.items() if value.isdecimal()}
+    return {"charset": "utf8mb4", "isolation_level": "read committed"} | options | numbers
 
 
 def redis_url(kind: str, storage_url: str, url: str) -> str:
@@ -138,3 +169,12 @@ def redis_url(kind: str, storage_url: str, url: str) -> str:
     if not storage_url:
         raise BadEnvironment("SERVER_STORAGE_URL: redis needs redis://host:port/number")
     return storage_url
+
+
+def time_zone(name: str) -> str:
+    """``name`` if it is a time zone, else UTC: TZ has forms that only the C library knows."""
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return "UTC"
+    return name

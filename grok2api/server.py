@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int
+class CannotListen(Exception):
+    """The address cannot be had; the message names it and the reason."""
 
 
-def run(address: Address, *, workers: int, drain_sec: int) -> None:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; port 0 picks a free one. Raises CannotListen.
+
+    Made before anything else is done, so that a second server on one port stops at once;
+    clients are refused until ``run`` has an application to serve them.
+    """
+    if not 0 <= port < 65536:
+        raise CannotListen(f"Cannot listen on {host}:{port}: a port is from 0 to 65535")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # "localhost" means both families; clients that try only one try IPv4.
+        family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotListen(f"Cannot listen on {host}:{port}: {reason}") from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, which else would keep the port open while its workers drain."""
+
+    def terminate_all(self) -> None:
+        super().terminate_all()
+        for listener in self.sockets:
+            listener.close()
+
+    @property
+    def failed(self) -> bool:
+        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
+
+
+def run(listener: socket.socket, *, workers: int, drain_sec: int) -> None:
     """Serve until SIGINT or SIGTERM; raises SystemExit when a worker cannot start.
 
     Running requests are ended after ``drain_sec``; one second later uvicorn cuts off what
@@ -22,8 +64,6 @@ def run(address: Address, *, workers: int, drain_sec: int) -> None:
     """
     config = uvicorn.Config(
         "grok2api.asgi:application",
-        host=address.host,
-        port=address.port,
         workers=workers,
         loop="uvloop",
         http="httptools",
@@ -36,13 +76,14 @@ def run(address: Address, *, workers: int, drain_sec: int) -> None:
         timeout_graceful_shutdown=drain_sec + 1,
         backlog=2048,
     )
-    server = uvicorn.Server(config)
+    if workers > 1:
+        listener.set_inheritable(True)
+        supervisor = _Workers(config, sockets=[listener])
+        supervisor.run()
+        if supervisor.failed:
+            raise SystemExit(STARTUP_FAILURE)
+        return
     try:
-        if workers > 1:
-            Multiprocess(config, sockets=[config.bind_socket()]).run()
-        else:
-            server.run()
+        uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return
-    if workers == 1 and not server.started:
-        raise SystemExit(3)

@@ -17,10 +17,13 @@ from grok2api.env import (
     env_secret,
     kept_secret,
     redis_url,
+    time_zone,
 )
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("GROK2API_DATA_DIR") or BASE_DIR / "data").resolve()
+# The demo's admin has a public password: its data never mixes with an operator's.
+_usual_data = BASE_DIR / "data" / "demo" if sys.argv[1:2] == ["demo"] else BASE_DIR / "data"
+DATA_DIR = Path(os.environ.get("GROK2API_DATA_DIR") or _usual_data).resolve()
 STORAGE_TYPE = os.environ.get("SERVER_STORAGE_TYPE", "local").strip().lower() or "local"
 STORAGE_URL = os.environ.get("SERVER_STORAGE_URL", "").strip()
 REDIS_URL = redis_url(STORAGE_TYPE, STORAGE_URL, os.environ.get("REDIS_URL", "").strip())
@@ -125,7 +128,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("zh-hans", _("Simplified Chinese"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = os.environ.get("TZ") or "UTC"
+TIME_ZONE = time_zone(os.environ.get("TZ", ""))
 USE_TZ = True
 
 STATIC_URL = "/static/"

@@ -19,9 +19,7 @@ SUITES = (
     "tests/pool/test_roster.py",
     "tests/pool/test_upkeep.py",
     "tests/pool/test_importing.py",
-    "tests/pool/test_import_tokens.py",
     "tests/pool/test_keys.py",
-    "tests/pool/test_checks.py",
     "tests/pool/test_admin.py",
     "tests/gateway/conf/test_saved.py",
 )

@@ -98,7 +98,8 @@ def test_another_secret_key_stops_the_start(data_dir: Path, sandbox: SandboxThre
     with Served(data_dir, sandbox) as running:
         running.seed("ok-1")
 
-    done = manage(data_dir, "serve", extra={"GROK2API_SECRET_KEY": "another-" + "k" * 40})
+    other = {"GROK2API_SECRET_KEY": "another-" + "k" * 40}
+    done = manage(data_dir, "serve", "--port", str(free_port()), extra=other)
 
     assert done.returncode != 0
     assert "GROK2API_SECRET_KEY" in done.stderr
@@ -107,7 +108,8 @@ def test_another_secret_key_stops_the_start(data_dir: Path, sandbox: SandboxThre
 
 @pytest.mark.parametrize("password", ["admin", "grok2api"])
 def test_a_password_that_everybody_knows_stops_the_start(data_dir: Path, password: str) -> None:
-    done = manage(data_dir, "serve", extra={"GROK2API_ADMIN_PASSWORD": password})
+    known = {"GROK2API_ADMIN_PASSWORD": password}
+    done = manage(data_dir, "serve", "--port", str(free_port()), extra=known)
 
     assert done.returncode != 0
     assert "GROK2API_ADMIN_PASSWORD" in done.stderr

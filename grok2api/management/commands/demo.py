@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from gateway.sandbox.serve import SandboxThread
 from grok2api import server
-from grok2api.bootstrap import ensure_admin, prepare
+from grok2api.bootstrap import claim_demo_data, ensure_admin, prepare
 from grok2api.env import env_int
 from pool.importing import import_credentials
-from pool.keys import create_client_key
+from pool.keys import create_client_key, digest
 from pool.models import ClientKey, Kind
 
 HOST = "127.0.0.1"
@@ -55,33 +56,34 @@ class Command(BaseCommand):
     requires_migrations_checks = False
 
     def handle(self, *args: Any, **options: Any) -> None:
-        port = env_int("SERVER_PORT", 8000)
+        try:
+            listener = server.bind(HOST, env_int("SERVER_PORT", 8000))
+        except server.CannotListen as error:
+            raise CommandError(f"{error}. SERVER_PORT chooses another port.") from error
         with SandboxThread() as sandbox:
-            for name in ADDRESSES:
-                os.environ[f"GROK2API_{name}"] = sandbox.url
-            os.environ["GROK2API_APP__APP_URL"] = f"http://{HOST}:{port}"
-            config = prepare()
-            ensure_admin(config, password="admin")  # noqa: S106 - the demo says so, on 127.0.0.1
-            key = self._seed()
-            self.stdout.write(
-                GUIDE.format(
-                    base=f"http://{HOST}:{port}",
-                    sandbox=sandbox.url,
-                    key=key,
-                    data=settings.DATA_DIR,
-                )
-            )
-            self.stdout.flush()
-            server.run(server.Address(HOST, port), workers=1, drain_sec=config.server.drain_sec)
+            self._run(listener, sandbox.url)
 
-    def _seed(self) -> str:
-        """Credentials and one client key; its clear text is kept only for the demo."""
-        for kind, tokens in CREDENTIALS.items():
-            import_credentials("\n".join(tokens), kind, now=timezone.now())
-        note: Path = settings.DATA_DIR / "demo.key"
-        if note.exists() and ClientKey.objects.filter(name="demo", is_active=True).exists():
-            return note.read_text(encoding="utf-8").strip()
-        _, clear = create_client_key("demo")
-        note.touch(mode=0o600)
-        note.write_text(clear + "\n", encoding="utf-8")
-        return clear
+    def _run(self, listener: socket, sandbox: str) -> None:
+        base = server.url_of(listener)
+        for name in ADDRESSES:
+            os.environ[f"GROK2API_{name}"] = sandbox
+        os.environ["GROK2API_APP__APP_URL"] = base
+        note = claim_demo_data()
+        config = prepare()
+        ensure_admin(config, password="admin")  # noqa: S106 - the demo says so, on 127.0.0.1
+        key = _seed(note)
+        self.stdout.write(GUIDE.format(base=base, sandbox=sandbox, key=key, data=settings.DATA_DIR))
+        self.stdout.flush()
+        server.run(listener, workers=1, drain_sec=config.server.drain_sec)
+
+
+def _seed(note: Path) -> str:
+    """Credentials and one client key; its clear text is kept only for the demo."""
+    for kind, tokens in CREDENTIALS.items():
+        import_credentials("\n".join(tokens), kind, now=timezone.now())
+    kept = note.read_text(encoding="utf-8").strip()
+    if kept and ClientKey.objects.filter(digest=digest(kept), is_active=True).exists():
+        return kept
+    _, clear = create_client_key("demo")
+    note.write_text(clear + "\n", encoding="utf-8")
+    return clear

@@ -6,10 +6,10 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from grok2api import server
-from grok2api.bootstrap import ensure_admin, prepare
+from grok2api.bootstrap import ensure_admin, prepare, refuse_demo_data
 from grok2api.env import env_int
 
 
@@ -23,6 +23,11 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=env_int("SERVER_WORKERS", 1))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_demo_data()
+        try:
+            listener = server.bind(options["host"], options["port"])
+        except server.CannotListen as error:
+            raise CommandError(str(error)) from error
         config = prepare()
         admin = ensure_admin(config)
         if admin is not None and admin.password is not None:
@@ -30,7 +35,6 @@ class Command(BaseCommand):
                 f"Created the admin user {admin.username!r} with the password "
                 f"{admin.password!r}. It is shown only this once."
             )
-        address = server.Address(options["host"], options["port"])
-        self.stdout.write(f"Serving on http://{address.host}:{address.port}")
+        self.stdout.write(f"Serving on {server.url_of(listener)}")
         self.stdout.flush()
-        server.run(address, workers=max(1, options["workers"]), drain_sec=config.server.drain_sec)
+        server.run(listener, workers=max(1, options["workers"]), drain_sec=config.server.drain_sec)
