@@ -16,3 +16,5 @@ if __name__ == "__main__":
         execute_from_command_line(sys.argv)
     except BadEnvironment as error:
         sys.exit(f"grok2api cannot start: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

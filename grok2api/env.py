@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -160,6 +161,24 @@ def _options(kind: str, query: str) -> dict[str, Any]:
         options.setdefault("ssl_mode", "REQUIRED")
     numbers = {name: int(value) for name, value in options.items() if value.isdecimal()}
     return {"charset": "utf8mb4", "isolation_level": "read committed"} | options | numbers
+
+
+DRIVERS = {"pgsql": ("psycopg", "postgres"), "mysql": ("MySQLdb", "mysql")}
+"""Per storage: the module that Django needs, and the extra of this project that brings it."""
+
+
+def need_drivers(
+    kind: str, redis: str, is_there: Callable[[str], object] = importlib.util.find_spec
+) -> None:
+    """Raises BadEnvironment when something that is configured is not installed."""
+    needed = [("SERVER_STORAGE_TYPE", *DRIVERS[kind])] if kind in DRIVERS else []
+    needed += [("REDIS_URL", module, "redis") for module in REDIS_MODULES if redis]
+    for variable, module, extra in needed:
+        if not is_there(module):
+            raise BadEnvironment(f"{variable} needs a driver: pip install 'grok2api[{extra}]'")
+
+
+REDIS_MODULES = ("django_redis", "channels_redis")
 
 
 def redis_url(kind: str, storage_url: str, url: str) -> str:

@@ -16,6 +16,7 @@ from grok2api.env import (
     env_list,
     env_secret,
     kept_secret,
+    need_drivers,
     redis_url,
     time_zone,
 )
@@ -27,6 +28,7 @@ DATA_DIR = Path(os.environ.get("GROK2API_DATA_DIR") or _usual_data).resolve()
 STORAGE_TYPE = os.environ.get("SERVER_STORAGE_TYPE", "local").strip().lower() or "local"
 STORAGE_URL = os.environ.get("SERVER_STORAGE_URL", "").strip()
 REDIS_URL = redis_url(STORAGE_TYPE, STORAGE_URL, os.environ.get("REDIS_URL", "").strip())
+need_drivers(STORAGE_TYPE, REDIS_URL)
 
 _given = env_secret("GROK2API_SECRET_KEY")
 GROK2API_SECRET_KEYS = (

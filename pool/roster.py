@@ -99,11 +99,11 @@ def ids() -> frozenset[int]:
     return frozenset(Credential.objects.values_list("id", flat=True))
 
 
-def load(since: datetime | None = None) -> Snapshot:
-    """Every credential, or those changed after ``since`` (minus a small overlap)."""
+def load(since: datetime | None = None, overlap: timedelta = OVERLAP) -> Snapshot:
+    """Every credential, or those changed after ``since`` less ``overlap``."""
     rows = Credential.objects.order_by("id")
     if since is not None:
-        rows = rows.filter(updated_at__gt=since - OVERLAP)
+        rows = rows.filter(updated_at__gt=since - overlap)
     entries = {row["id"]: _entry(row) for row in rows.values(*COLUMNS).iterator(chunk_size=5000)}
     stamps = (entry.stamp for entry in entries.values())
     newest = max((stamp for stamp in stamps if isinstance(stamp, datetime)), default=since)

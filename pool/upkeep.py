@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -29,9 +30,9 @@ AT_ONCE = 200
 class Upkeep:
     """Owns one thread and one database connection; nothing here runs on a request's path.
 
-    ``save_delay`` and ``poll`` give seconds, ``write`` stores a batch of changes and raises
-    django.db.Error. The queue of changed entries is a dict by id, so it never holds more
-    than there are credentials.
+    ``save_delay`` and ``poll`` give seconds, as does ``clock``, from any start. ``write``
+    stores a batch of changes and raises django.db.Error. The queue of changed entries is a
+    dict by id, so it never holds more than there are credentials.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Upkeep:
         save_delay: Callable[[], float],
         poll: float = 1.0,
         write: Callable[[Iterable[roster.Change]], None] = roster.write,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._save_delay = save_delay
         self._poll = poll
@@ -50,7 +52,9 @@ class Upkeep:
         self._wakeup = asyncio.Event()
         self._one_writer = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pool-upkeep")
+        self._clock = clock
         self._newest: datetime | None = None
+        self._newest_at = 0.0
         self._failing: set[str] = set()
 
     @property
@@ -68,7 +72,7 @@ class Upkeep:
         """Fill the pool and the key directory; raises django.db.Error."""
         await self._run(keys.load)
         snapshot = await self._run(roster.load)
-        self._newest = snapshot.newest
+        self._remember(snapshot.newest)
         for entry in snapshot.entries:
             pool.put(entry)
 
@@ -122,14 +126,26 @@ class Upkeep:
     async def refresh(self, pool: MemoryPool, keys: KeyDirectory) -> None:
         """One look for changes, additions and deletions; raises django.db.Error."""
         await self._run(lambda: keys.refresh(timezone.now() - timedelta(seconds=10)))
-        since = self._newest
-        snapshot = await self._run(lambda: roster.load(since))
+        since, overlap = self._newest, self._overlap()
+        snapshot = await self._run(lambda: roster.load(since, overlap))
         await self._merge(pool, snapshot.entries)
-        if snapshot.newest is not None:
-            # A host whose clock is ahead must not make us blind to the changes of others.
-            self._newest = min(snapshot.newest, timezone.now())
+        self._remember(snapshot.newest)
         if await self._run(roster.count) != len(pool):
             await self._reconcile(pool)
+
+    def _remember(self, newest: datetime | None) -> None:
+        if newest is None:
+            return
+        # A host whose clock is ahead must not make us blind to the changes of others.
+        newest = min(newest, timezone.now())
+        if newest != self._newest:
+            self._newest, self._newest_at = newest, self._clock()
+
+    def _overlap(self) -> timedelta:
+        """None once the newest change has been known for a while, or an import's thousands of
+        rows would be read again every second until something else changes."""
+        settled = self._clock() - self._newest_at > 2 * roster.OVERLAP.total_seconds()
+        return timedelta() if settled else roster.OVERLAP
 
     async def _reconcile(self, pool: MemoryPool) -> None:
         """Also finds rows that became visible long after their ``updated_at``."""

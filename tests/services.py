@@ -30,9 +30,13 @@ class Service:
     port: int
     url: str
 
-    def need(self) -> None:
+    def need_driver(self) -> None:
         """Skip the running test without it, or fail it where services are required."""
         need(find_spec(self.driver) is not None, f"the driver {self.driver} for {self.name}")
+
+    def need(self) -> None:
+        """The same for the service itself."""
+        self.need_driver()
         with socket.socket() as probe:
             listening = probe.connect_ex((HOST, self.port)) == 0
         need(listening, f"{self.name} on {HOST}:{self.port}")
@@ -42,7 +46,7 @@ POSTGRES = Service(
     "PostgreSQL", "pgsql", "psycopg", 5432, f"postgresql+asyncpg://postgres@{HOST}:5432/"
 )
 MARIADB = Service("MariaDB", "mysql", "MySQLdb", 3306, f"mysql+aiomysql://root@{HOST}:3306/")
-REDIS = Service("Redis", "redis", "redis", 6379, f"redis://{HOST}:6379/")
+REDIS = Service("Redis", "redis", "django_redis", 6379, f"redis://{HOST}:6379/")
 DATABASES = (POSTGRES, MARIADB)
 
 

@@ -19,6 +19,7 @@ from grok2api.env import (
     env_list,
     env_secret,
     kept_secret,
+    need_drivers,
     redis_url,
     time_zone,
 )
@@ -210,6 +211,24 @@ def test_a_database_that_cannot_be_meant_is_refused_without_showing_the_password
         database(kind, url, DATA)
     assert str(refused.value).startswith(message)
     assert "me:pass" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "redis", "message"),
+    [
+        ("pgsql", "", r"SERVER_STORAGE_TYPE needs a driver: .*grok2api\[postgres\]"),
+        ("mysql", "", r"SERVER_STORAGE_TYPE needs a driver: .*grok2api\[mysql\]"),
+        ("local", "redis://a", r"REDIS_URL needs a driver: .*grok2api\[redis\]"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_named(kind: str, redis: str, message: str) -> None:
+    with pytest.raises(BadEnvironment, match=message):
+        need_drivers(kind, redis, lambda module: None)
+    need_drivers(kind, redis, lambda module: module)
+
+
+def test_the_default_install_needs_no_driver() -> None:
+    need_drivers("local", "", lambda module: None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.services import POSTGRES, REDIS
 from tests.serving import ROOT, environment, manage
 
 PRINT = """
@@ -54,6 +56,8 @@ def test_without_any_variable_everything_is_local(tmp_path: Path) -> None:
 
 
 def test_a_database_server_and_redis_are_taken_from_their_addresses(tmp_path: Path) -> None:
+    POSTGRES.need_driver()
+    REDIS.need_driver()
     found = settings_of(
         tmp_path, "DATABASES", "CACHES", "CHANNEL_LAYERS",
         SERVER_STORAGE_TYPE=" PgSQL ",
@@ -69,6 +73,7 @@ def test_a_database_server_and_redis_are_taken_from_their_addresses(tmp_path: Pa
 
 
 def test_redis_as_the_storage_serves_what_workers_share(tmp_path: Path) -> None:
+    REDIS.need_driver()
     found = settings_of(
         tmp_path, "DATABASES", "REDIS_URL",
         SERVER_STORAGE_TYPE="redis", SERVER_STORAGE_URL="redis://cache:6379/0",
@@ -109,6 +114,23 @@ def test_the_demo_has_a_data_directory_of_its_own(tmp_path: Path) -> None:
     other = settings_of(tmp_path, "DATA_DIR", argv=("manage.py", "serve"), **where)
     assert demo["DATA_DIR"] == str(ROOT.resolve() / "data" / "demo")
     assert other["DATA_DIR"] == str(ROOT.resolve() / "data")
+
+
+def test_an_interrupt_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "3"],
+        cwd=ROOT,
+        env=environment(tmp_path / "data"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == ""
 
 
 @pytest.mark.parametrize(

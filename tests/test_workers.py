@@ -12,6 +12,7 @@ import pytest
 
 from gateway.sandbox.serve import SandboxThread
 from grok2api import server
+from tests.services import DATABASES, Service
 from tests.serving import Served, manage, wait_for
 from tests.test_serve import Stream, children
 
@@ -151,14 +152,14 @@ def test_a_free_port_is_found_and_clients_are_refused_until_it_is_served(
         assert is_refused(port)
 
 
-@pytest.mark.parametrize(
-    ("kind", "url"),
-    [("pgsql", "postgresql://me:hunter2@127.0.0.1:9/db"), ("mysql", "mysql://me:hunter2@127.0.0.1:9/db")],
-)  # fmt: skip
-def test_a_database_that_cannot_be_reached_is_one_message(
-    data_dir: Path, kind: str, url: str
-) -> None:
-    extra = {"SERVER_STORAGE_TYPE": kind, "SERVER_STORAGE_URL": url}
+@pytest.mark.parametrize("service", DATABASES, ids=lambda service: service.name)
+def test_a_database_that_cannot_be_reached_is_one_message(data_dir: Path, service: Service) -> None:
+    service.need_driver()
+    scheme = service.url.partition("+")[0]
+    extra = {
+        "SERVER_STORAGE_TYPE": service.storage,
+        "SERVER_STORAGE_URL": f"{scheme}://me:hunter2@127.0.0.1:9/db",
+    }
     done = manage(data_dir, "serve", "--port", "0", extra=extra)
     assert done.returncode == 1
     assert "The database cannot be used" in done.stderr

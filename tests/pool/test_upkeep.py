@@ -242,6 +242,30 @@ def test_a_host_whose_clock_is_ahead_does_not_hide_later_changes() -> None:
         assert worker.entry(credential).disabled
 
 
+def rows_read(worker: Worker) -> int:
+    """How many credentials one look for changes brings in from the database."""
+    before = {entry.id: entry.stamp for entry in worker.pool.entries}
+    for entry in worker.pool.entries:
+        entry.stamp = None
+    worker.refresh()
+    read = sum(entry.stamp is not None for entry in worker.pool.entries)
+    for entry in worker.pool.entries:
+        entry.stamp = before[entry.id]
+    return read
+
+
+def test_an_import_is_not_read_again_every_second_for_ever() -> None:
+    clock = Clock()
+    credentials = [add(number) for number in (1, 2, 3)]
+    with Worker(clock) as worker:
+        assert rows_read(worker) == 3
+        clock.now += 11
+        assert rows_read(worker) == 0
+        change(credentials[0], status=Status.DISABLED)
+        worker.refresh()
+        assert worker.entry(credentials[0]).disabled
+
+
 def test_re_reading_what_it_wrote_itself_changes_nothing() -> None:
     credential = measured(add(), 10)
     with Worker() as worker:

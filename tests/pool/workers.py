@@ -56,7 +56,7 @@ class Worker:
         save_delay: float = 0.0,
     ) -> None:
         self.clock = clock or Clock()
-        self.upkeep = Upkeep(save_delay=lambda: save_delay, poll=0.0, write=write)
+        self.upkeep = Upkeep(save_delay=lambda: save_delay, poll=0.0, write=write, clock=self.clock)
         self.pool = make_pool(clock=self.clock, changed=self.upkeep.note)
         self.keys = KeyDirectory(lambda: "", clock=self.clock)
         self._runner = asyncio.Runner()
