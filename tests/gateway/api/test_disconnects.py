@@ -62,8 +62,17 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
+CHATS = ("/ws/mgw/", "/rest/app-chat/conversations/new", "/v1/chat/completions")
+
+
 def upstream_busy(sandbox: SandboxThread) -> Callable[[], bool]:
-    return lambda: sandbox.state.open_streams > 0
+    """Whether upstream is at work on the chat itself, not on a call before it."""
+
+    def busy() -> bool:
+        asked = any(sandbox.state.counters[path] for path in CHATS)
+        return asked and sandbox.state.open_streams > 0
+
+    return busy
 
 
 def assert_all_is_given_back(gateway: LiveGateway, sandbox: SandboxThread) -> None:
