@@ -259,8 +259,10 @@ async def _send_stream(
     chunks = response.chunks
     pulse = Pulse(send, keepalive)
     try:
+        # Begun before anything is sent: closing a generator that never ran frees nothing.
+        chunk = await anext(chunks, None)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for chunk in chunks:
+        while chunk is not None:
             pulse.touch()
             try:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -272,6 +274,7 @@ async def _send_stream(
                 end = await chunks.athrow(ending)
                 await send({"type": "http.response.body", "body": end, "more_body": True})
                 break
+            chunk = await anext(chunks, None)
         pulse.stop()
         await send({"type": "http.response.body", "body": b""})
     finally:
@@ -299,12 +302,12 @@ class Pulse:
 
     def _check(self) -> None:
         silent = self._loop.time() - self._last
-        if silent >= self._interval:
+        if silent >= self._interval and (self._beat is None or self._beat.done()):
             message = {"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True}
             self._beat = self._loop.create_task(self._beat_once(message))
             self.touch()
             silent = 0.0
-        self._timer = self._loop.call_later(self._interval - silent, self._check)
+        self._timer = self._loop.call_later(max(self._interval - silent, 0.05), self._check)
 
     async def _beat_once(self, message: Message) -> None:
         await self._send(message)
