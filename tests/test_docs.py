@@ -2,79 +2,253 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands, load_command_class
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from gateway.catalog import MODELS
-from gateway.conf.keys import KEYS
-from gateway.upstream import errors, taxonomy
-from gateway.upstream.errors import UpstreamError
+from gateway.conf.keys import KEYS, SECTIONS
+from gateway.sandbox.serve import SandboxThread
+from gateway.upstream import attachments, errors, fetch, taxonomy
+from gateway.upstream.errors import Effect, UpstreamError
+from gateway.wire.chat import ChatCompletionRequest, Message, VideoConfig
 from grok2api import __version__
+from pool import upkeep
+from pool.policy import PoolPolicy
 
 ROOT = Path(__file__).parent.parent
-API = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")])
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not any(part.startswith(".") or part == "data" for part in page.relative_to(ROOT).parts)
+)
+API, CONFIGURATION, OPERATIONS, ARCHITECTURE = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("api", "configuration", "operations", "architecture")
+)
 PACKAGES = ("grok2api", "pool", "gateway", "register")
 
 
+def shown(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
 def sources() -> list[str]:
+    """Without the sandbox, which is not ours to document, and the configuration itself."""
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     files = [file for file in files if not {"sandbox", "conf"} & set(file.parts)]
     return [file.read_text(encoding="utf-8") for file in files]
 
 
-def patterns(resolver: URLResolver, prefix: str = "") -> list[str]:
-    found = []
+def nodes(texts: list[str]) -> Iterator[ast.AST]:
+    for text in texts:
+        yield from ast.walk(ast.parse(text))
+
+
+def calls(*names: str) -> Iterator[ast.Call]:
+    """Calls of functions, classes or methods with one of ``names``."""
+    for node in nodes(sources()):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in names:
+                yield node
+
+
+def literal(node: ast.expr | None) -> object:
+    return node.value if isinstance(node, ast.Constant) else None
+
+
+def rows(text: str, columns: int) -> list[list[str]]:
+    """The cells of every table row with so many columns."""
+    lines = [line.strip()[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)] for line in lines]
+    return [row for row in cells if len(row) == columns]
+
+
+def ticked(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+def snippets(page: Path) -> list[str]:
+    """What a reader may type: code spans, and the lines of code blocks."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.S | re.M)
+    spans = ticked(re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M))
+    return [*spans, *(line for block in blocks for line in block.splitlines())]
+
+
+def served(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
+    """The paths that our own views answer."""
     for item in resolver.url_patterns:
         path = prefix + str(item.pattern)
-        if isinstance(item, URLPattern):
-            found.append(path)
-        else:
-            found += patterns(item, path)
+        if isinstance(item, URLResolver):
+            yield from served(item, path)
+        elif _is_ours(item, path):
+            yield "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
+
+
+def _is_ours(item: URLPattern, path: str) -> bool:
+    """Ninja's own page at ``v1/`` only exists so that its addresses have a root."""
+    ours = item.callback.__module__.startswith("gateway") or path.startswith("v1/")
+    return ours and path != "v1/"
+
+
+def test_the_documented_routes_are_those_that_are_served() -> None:
+    routes = {cell.split()[-1] for row in rows(API, 2) for cell in ticked(row[0]) if " /" in cell}
+    assert len(routes) >= 6
+    assert routes == set(served(get_resolver()))
+
+
+def test_every_field_of_a_request_is_documented() -> None:
+    named = {name.partition(".")[0] for row in rows(API, 3) for name in ticked(row[0])}
+    assert set(ChatCompletionRequest.model_fields) - named == set()
+    messages = {name for row in rows(API, 2) for name in ticked(row[0])}
+    assert set(Message.model_fields) - messages == set()
+    assert [name for name in VideoConfig.model_fields if f"`{name}`" not in API] == []
+
+
+def test_the_limits_of_attachments_are_documented() -> None:
+    most = f"At most {attachments.MAX_PARTS}, {fetch.MAX_BYTES:,} bytes"
+    assert most in API
+    assert f"{attachments.MAX_TOTAL_BYTES >> 20} MiB together" in API
+
+
+def documented_codes() -> dict[str, set[tuple[str, str]]]:
+    """Code to (status, type), of the rows that name all of their codes."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for status, kind, codes, _ in rows(API, 4):
+        if status.isdigit() and "such as" not in codes:
+            for code in ticked(codes):
+                found.setdefault(code, set()).add((status, kind))
     return found
 
 
-def test_every_client_route_is_documented() -> None:
-    routes = [path for path in patterns(get_resolver()) if path.startswith(("v1/", "health"))]
-    routes = [path for path in routes if path != "v1/"]
-    assert len(routes) >= 4
-    for path in [*routes, "livez", "readyz"]:
-        shown = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
-        assert f"/{shown}`" in API, path
+def kinds_of_upstream_error() -> list[type[UpstreamError]]:
+    found = [*vars(errors).values(), *vars(taxonomy).values()]
+    kinds = {kind for kind in found if isinstance(kind, type) and issubclass(kind, UpstreamError)}
+    return sorted(kinds - {UpstreamError}, key=lambda kind: kind.__name__)
 
 
-def test_every_error_code_is_documented() -> None:
-    raised = set(re.findall(r'code="([a-z_]+)"', "\n".join(sources())))
-    kinds = [*vars(errors).values(), *vars(taxonomy).values()]
-    raised |= {
-        kind.code for kind in kinds if isinstance(kind, type) and issubclass(kind, UpstreamError)
-    }
-    assert "rate_limit_exceeded" in raised
-    assert [code for code in sorted(raised) if f"`{code}`" not in API] == []
+def raised_codes() -> Iterator[tuple[object, object, object]]:
+    """(status, type, code) of every error that a client may be answered with."""
+    bad = 400, "invalid_request_error"
+    for call in calls("ApiError"):
+        given = {word.arg: word.value for word in call.keywords}
+        kind = literal(given["type_"]) if "type_" in given else bad[1]
+        yield literal(call.args[0]), kind, literal(given.get("code"))
+    for call in calls("bad_request", "AttachmentError"):
+        yield *bad, literal(call.args[1])
+    for code in (*attachments._INVALID.values(), *attachments._CODE_OF_FETCH_ERROR.values()):
+        yield *bad, code
+    for field in VideoConfig.model_fields:
+        yield *bad, f"invalid_{field}"
+    for error in kinds_of_upstream_error():
+        yield error.status, error.type, error.code
+
+
+def test_the_table_of_errors_is_what_the_code_raises() -> None:
+    documented = documented_codes()
+    raised = {found for found in raised_codes() if isinstance(found[0], int) and found[2]}
+    assert (429, "rate_limit_error", "rate_limit_exceeded") in raised
+    wrong = [
+        found for found in raised if (str(found[0]), found[1]) not in documented[str(found[2])]
+    ]
+    assert wrong == []
+    assert {str(code) for _, _, code in raised} == set(documented)
 
 
 def test_the_model_table_is_the_catalogue() -> None:
-    rows = re.findall(
-        r"^\| `(grok-[^`]+)` \| (\w+) \| (\w+) \| (\d) \| ([\w-]*) \| (\S*) ?\|$", API, re.M
-    )
+    table = [tuple(row) for row in rows(API, 6) if row[0].startswith("`")]
     expected = [
-        (m.id, m.kind, m.tier, str(m.cost), m.web.mgw_mode if m.web else "", m.xai or "")
+        (f"`{m.id}`", m.kind, m.tier, str(m.cost), m.web.mgw_mode if m.web else "", m.xai or "")
         for m in MODELS
     ]
-    assert rows == expected
+    assert table == expected
 
 
-def test_every_process_variable_is_documented() -> None:
-    names = set(
-        re.findall(r'"((?:GROK2API|SERVER)_[A-Z_]+|REDIS_URL|LOG_LEVEL)"', "\n".join(sources()))
-    )
-    assert "SERVER_PORT" in names
-    missing = [n for n in sorted(names) if n.removesuffix("_FILE") not in CONFIGURATION]
-    assert missing == []
+EFFECTS = {
+    Effect.NONE: "unharmed",
+    Effect.RETIRE: "retired: status invalid",
+    Effect.COOL_BUCKET: "this bucket cools",
+    Effect.COOL_CREDENTIAL: "rests",
+    Effect.COOL_TEAM: "rests",
+    Effect.BACK_OFF: "backs off",
+    Effect.PAUSE: "pauses",
+    Effect.SKIP_MODEL: "not asked for this model",
+    Effect.PROFILE_UNHEALTHY: "unharmed; see below",
+}
+
+
+def rows_of(kind: type[UpstreamError]) -> set[str]:
+    """The rows of the taxonomy that raise ``kind``, or else its nearest ancestor."""
+    for ancestor in kind.__mro__:
+        if found := {str(row.number) for row in taxonomy.ROWS if row.error is ancestor}:
+            return found
+    return set()
+
+
+def test_the_table_of_failures_is_the_taxonomy() -> None:
+    table = {row[0].strip("`"): row for row in rows(OPERATIONS, 5) if row[0].startswith("`")}
+    assert sorted(table) == [kind.__name__ for kind in kinds_of_upstream_error()]
+    for kind in kinds_of_upstream_error():
+        _, numbers, effect, retry, client = table[kind.__name__]
+        assert set(numbers.split(", ")) == rows_of(kind), kind
+        assert effect == EFFECTS[kind.effect], kind
+        assert retry == ("no" if not kind.retry else "one other" if kind.max_attempts else "yes")
+        assert client == f"{kind.status} `{kind.code}`", kind
+
+
+def test_every_log_line_is_explained() -> None:
+    formats = {
+        str(literal(call.args[0]))
+        for call in calls("info", "warning", "error", "exception")
+        if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "logger"
+    }
+    formats |= {f"{what}: %s" for what in (upkeep.WRITING, upkeep.READING)}
+    formats = {found for found in formats if re.search(r"[a-z]{3}", found)}
+    assert len(formats) >= 12
+    for found in formats:
+        pattern = ".+?".join(re.escape(part) for part in re.split(r"%[sd]", found))
+        assert re.search(pattern, OPERATIONS), found
+
+
+def test_how_long_things_rest_is_documented() -> None:
+    policy = PoolPolicy()
+    lasts = {row[0]: row[1] for row in rows(OPERATIONS, 3)}
+    assert f"else {policy.bucket_cooldown / 60:.0f} minutes" in lasts["this bucket cools"]
+    assert f"else {policy.balance_cooldown / 3600:.0f} hours" in lasts["rests (no balance)"]
+    assert lasts["backs off"].startswith(f"{policy.back_off:.0f} seconds")
+    assert f"up to {policy.back_off_max / 60:.0f} minutes" in lasts["backs off"]
+    assert lasts["pauses"] == f"{policy.pause:.0f} seconds"
+    assert lasts["not asked for a model"].startswith(f"{policy.skip_model / 3600:.0f} hours")
+
+
+def read_variables() -> set[str]:
+    readers = calls("env_bool", "env_int", "env_list", "env_secret")
+    plain = (call for call in calls("get") if ast.unparse(call.func) == "os.environ.get")
+    return {str(literal(call.args[0])) for call in (*readers, *plain)}
+
+
+def test_the_process_variables_are_those_that_are_read() -> None:
+    table = CONFIGURATION.split("## Process settings")[1].split("\n## ")[0]
+    documented = {row[0].strip("`"): row[2] for row in rows(table, 3) if row[0].startswith("`")}
+    assert "SERVER_PORT" in documented
+    assert set(documented) == read_variables()
+    for call in calls("env_secret"):
+        name = str(literal(call.args[0]))
+        assert f"`{name}_FILE`" in documented[name]
+
+
+def test_every_setting_and_its_variable_is_documented() -> None:
+    names = [name for key in KEYS.values() for name in (key.name, key.env_name)]
+    assert [name for name in names if f"`{name}`" not in CONFIGURATION] == []
 
 
 def test_settings_without_effect_are_said_to_have_none() -> None:
@@ -86,7 +260,16 @@ def test_settings_without_effect_are_said_to_have_none() -> None:
         if not described.unused and not re.search(rf"\b{re.escape(key)}\b", code)
     }
     section = CONFIGURATION.split("<!-- waiting -->")[1].split("<!-- end of waiting -->")[0]
-    assert set(re.findall(r"`([a-z0-9_.]+)`", section)) == unused
+    assert set(ticked(section)) == unused
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_settings_that_are_named_exist_with_the_defaults_that_are_given(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = rf"`((?:{'|'.join(SECTIONS)})\.(?!json)[a-z_]+)(?: = [^`]*)?`(?: \((\d+|`\w+`)\))?"
+    for name, default in re.findall(named, text):
+        assert name in KEYS, name
+        assert not default or default.strip("`") == str(KEYS[name].default), name
 
 
 def test_the_newest_change_is_this_version() -> None:
@@ -96,27 +279,67 @@ def test_the_newest_change_is_this_version() -> None:
     assert match.group(1) == __version__
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings have where it is shown."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
 
 
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    for page in PAGES:
-        named = set(re.findall(r"`(?:\w+=\S+ )*make ([a-z]+)`", page.read_text(encoding="utf-8")))
-        assert named <= targets, page.name
+    scripts = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / ".ci").iterdir())
+    named = [*(line for page in PAGES for line in snippets(page)), *scripts.splitlines()]
+    found = {match[1] for line in named if (match := re.match(r"(?:\S+=\S+ )*make ([a-z]+)", line))}
+    assert {"demo", "test", "run", "lint", "bench"} <= found
+    assert found <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
+    known = get_commands()
+    for line in snippets(page):
+        match = re.search(r'manage\.py ([a-z_]+)|manage\.py "\$@".* manage ([a-z_]+)', line)
+        if match is None:
+            continue
+        name = match[1] or match[2]
+        assert name in known, line
+        command = load_command_class(known[name], name)
+        options = command.create_parser("manage.py", name)._option_string_actions
+        used = re.findall(r"(?<!\S)--[a-z-]+", line[match.end() :].split("#")[0])
+        assert set(used) <= set(options), line
 
 
 def test_both_readmes_name_the_same_commands() -> None:
     def commands(name: str) -> list[str]:
-        text = (ROOT / name).read_text(encoding="utf-8")
-        blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-        return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+        blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.S)
+        lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+        return [line for line in lines if '"content"' not in line]
 
-    english = [line for line in commands("README.md") if line.startswith(("make", ".venv"))]
-    chinese = [line for line in commands("README.zh-CN.md") if line.startswith(("make", ".venv"))]
+    english, chinese = commands("README.md"), commands("README.zh-CN.md")
     assert english == chinese
-    assert english[:2] == ["make demo", "make test"]
+    assert [line for line in english if line.startswith("make")][:2] == ["make demo", "make test"]
+
+
+def test_the_boundary_is_in_the_readme() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert ("The boundary", "More") in pairwise(headings)
+
+
+def test_the_example_of_a_test_is_one(sandbox: SandboxThread) -> None:
+    example = ARCHITECTURE.split("```python\n")[1].split("```")[0]
+    space: dict[str, Callable[[SandboxThread], None]] = {}
+    exec(compile(example, "docs/architecture.md", "exec"), space)  # noqa: S102
+    tests = [made for name, made in space.items() if name.startswith("test_")]
+    assert len(tests) == 1
+    tests[0](sandbox)
