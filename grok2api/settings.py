@@ -43,7 +43,7 @@ SECRET_KEY_FALLBACKS = [
 ]
 
 DEBUG = env_bool("GROK2API_DEBUG", False)
-ALLOWED_HOSTS = env_list("GROK2API_ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = env_list("GROK2API_ALLOWED_HOSTS", []) or ["localhost", "127.0.0.1", "[::1]"]
 CSRF_TRUSTED_ORIGINS = env_list("GROK2API_TRUSTED_ORIGINS", [])
 APPEND_SLASH = False
 

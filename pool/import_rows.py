@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Model
 
-from pool.crypto import seal, unseal
+from pool.crypto import WrongKey, seal, unseal
 from pool.entries import ANY_BUCKET, HEAVY
 from pool.fingerprints import hint
 from pool.models import BucketQuota, Credential, Status
@@ -110,9 +110,18 @@ def _wanted(row: Credential, entry: Parsed) -> dict[str, object]:
         wanted["user_id"] = details.user_id
     if details.legacy:
         wanted["legacy"] = {**row.legacy, **details.legacy}
-    if _is_pair(entry) and unseal(row.sealed) != entry.secret.value:
+    if _needs_sealing(row, entry):
         wanted["sealed"] = seal(entry.secret.value)
     return wanted
+
+
+def _needs_sealing(row: Credential, entry: Parsed) -> bool:
+    """A secret whose key was lost is stored anew; a bare token never replaces a pair."""
+    try:
+        stored = unseal(row.sealed)
+    except WrongKey:
+        return True
+    return _is_pair(entry) and stored != entry.secret.value
 
 
 def _is_pair(entry: Parsed) -> bool:

@@ -92,9 +92,13 @@ class ApiApplication:
             await _send_preflight(send, cors)
             return
         try:
-            body = await _read_body(scope, receive, limits.max_body)
+            with lifetime:
+                body = await _read_body(scope, receive, limits.max_body)
         except ApiError as error:
             await _send_refusal(receive, send, error, cors)
+            return
+        except Ending as ending:
+            await _send_refusal(receive, send, ending.error, cors)
             return
         watch = asyncio.create_task(_watch(receive, lifetime))
         try:

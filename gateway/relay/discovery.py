@@ -18,14 +18,17 @@ from pool.selection import MemoryPool
 
 logger = logging.getLogger(__name__)
 
-EVERY = 6 * 3600.0
+EVERY = 3600.0
 AGAIN_AFTER_FAILURE = 60.0
 CHECK_FOR_KEYS = 2.0
 LANE = Lane("api", "models", 0)
 
 
 class Discovery:
-    """Asks ``/v1/models`` with one key when there is one, then every six hours."""
+    """Asks ``/v1/models`` with one key when there is one, then every hour.
+
+    Models are forgotten within seconds when the last key goes. ``sleep`` takes seconds.
+    """
 
     def __init__(
         self,
@@ -40,12 +43,15 @@ class Discovery:
         self._sleep = sleep
 
     async def run_forever(self) -> None:
+        due = 0.0
         while True:
             if not self._pool.serves((LANE,)):
                 self._catalog.set_discovered(())
-                await self._sleep(CHECK_FOR_KEYS)
-                continue
-            await self._sleep(EVERY if await self.ask() else AGAIN_AFTER_FAILURE)
+                due = 0.0
+            elif due <= 0:
+                due = EVERY if await self.ask() else AGAIN_AFTER_FAILURE
+            await self._sleep(CHECK_FOR_KEYS)
+            due -= CHECK_FOR_KEYS
 
     async def ask(self) -> bool:
         """One look; what was known stays when it fails. True when it succeeded."""

@@ -271,3 +271,14 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> 
         write(plan)
 
     monkeypatch.setattr(importing, "write", act_first)
+
+
+@pytest.mark.parametrize("again", ["first-token", "sso=first-token; sso-rw=other-token"])
+def test_a_credential_whose_key_was_lost_is_sealed_anew(settings: Any, again: str) -> None:
+    load("first-token")
+    settings.GROK2API_SECRET_KEYS = ["quite-another-key-" + "k" * 40]
+
+    report = load(again)
+
+    assert counts(report) == (0, 1, 0)
+    assert secrets()[0].removeprefix("sso=").startswith("first-token")
