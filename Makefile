@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := env GROK2API_DATA_DIR=data/demo
-LOCKS := base dev postgres mysql redis
+LOCKS := base dev postgres mysql redis otel
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test lint bench lock services clean
@@ -23,7 +23,7 @@ help: ## list the targets
 	@touch $@
 
 .venv/.services: $(LOCKS:%=requirements/%.txt) | .venv/.dev
-	for name in postgres mysql redis; do \
+	for name in postgres mysql redis otel; do \
 	  $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$$name.txt || exit 1; \
 	done
 	@touch $@
