@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig
@@ -10,8 +10,9 @@ from django.conf import settings
 from django.core.checks import Error
 from django.db import connection
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
-from pool.crypto import WrongKey, WrongPepper, unseal
+from pool.crypto import WrongKey, WrongPepper, key_ids, unseal
 from pool.fingerprints import fingerprint
 from pool.models import Credential
 from pool.normalising import identity_of
@@ -83,27 +84,55 @@ def has_tables() -> bool:
 
 
 def verify_secret_key() -> None:
-    """Open the oldest and the newest stored credential; for use at start.
+    """Whether the configured keys open what is stored; for use at start, in milliseconds.
 
-    Raises WrongKey when no configured key opens one, WrongPepper when it opens but its
-    fingerprint does not match. Says nothing about an empty pool.
+    Raises WrongKey when a credential names a key that is not configured, or when the oldest
+    or the newest of all, or of those that name none, does not open. Raises WrongPepper when
+    one opens but its fingerprint does not match. Says nothing about an empty pool.
     """
-    ends = (Credential.objects.order_by("pk").first(), Credential.objects.order_by("pk").last())
-    for credential in filter(None, ends):
-        _verify(credential)
+    if set(key_labels()).difference(key_ids(), {""}):
+        raise WrongKey(_missing_key())
+    for rows in (Credential.objects.filter(sealed_with=""), Credential.objects.all()):
+        for credential in (rows.order_by("pk").first(), rows.order_by("pk").last()):
+            if credential is not None:
+                _verify(credential)
+
+
+def key_labels() -> Iterator[str]:
+    """The ids of secret keys that stored credentials name; "" stands for one not known.
+
+    From each to the next in the index: DISTINCT would read all of it.
+    """
+    labels = Credential.objects.order_by("sealed_with").values_list("sealed_with", flat=True)
+    label = labels.first()
+    while label is not None:
+        yield label
+        label = labels.filter(sealed_with__gt=label).first()
+
+
+def _missing_key() -> str:
+    count = Credential.objects.exclude(sealed_with__in=["", *key_ids()]).count()
+    found = ngettext(
+        "%d stored credential was encrypted with a secret key that is not configured.",
+        "%d stored credentials were encrypted with a secret key that is not configured.",
+        count,
+    )
+    return f"{found % count} {_PUT_BACK}"
+
+
+_PUT_BACK = _(
+    "Put that key back into GROK2API_SECRET_KEY (or secret.key in the data directory), after "
+    "the current one, and run manage.py rotate_encryption before you remove it. If the key is "
+    "lost, import the credentials again, or start with an empty data directory."
+)
 
 
 def _verify(credential: Credential) -> None:
     try:
         secret = unseal(credential.sealed)
     except WrongKey:
-        raise WrongKey(
-            _(
-                "The stored credentials were encrypted with another secret key. Put that key "
-                "back into GROK2API_SECRET_KEY (or secret.key in the data directory), after "
-                "the new one if you are rotating, or start with an empty data directory."
-            )
-        ) from None
+        found = _("The stored credentials were encrypted with another secret key.")
+        raise WrongKey(f"{found} {_PUT_BACK}") from None
     if fingerprint(credential.kind, identity_of(secret)) != credential.fingerprint:
         raise WrongPepper(
             _(

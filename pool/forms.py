@@ -8,9 +8,9 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-from pool.crypto import seal
+from pool.crypto import sealed_columns
 from pool.fingerprints import fingerprint, hint
-from pool.models import ClientKey, Credential, Kind
+from pool.models import UNLIMITED, ClientKey, Credential, Kind
 from pool.normalising import BadSecret, Secret, normalise
 
 _WEB_KINDS = (Kind.SSO, Kind.SSO_SUPER)
@@ -61,7 +61,8 @@ class CredentialAddForm(forms.ModelForm):  # type: ignore[type-arg]
             return
         self.instance.fingerprint = key
         self.instance.hint = hint(secret.identity)
-        self.instance.sealed = seal(secret.value)
+        for column, value in sealed_columns(secret.value).items():
+            setattr(self.instance, column, value)
 
 
 class CredentialChangeForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -82,7 +83,15 @@ class CredentialChangeForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class ClientKeyForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Name, limits and switch of a client key; the key itself is never typed."""
+    """Name, limits and switch of a client key; the key itself is never typed.
+
+    A limit left empty is none.
+    """
+
+    LIMITS = (
+        "chat_limit", "heavy_limit", "image_limit", "video_limit", "rpm_limit",
+        "concurrency_limit",
+    )  # fmt: skip
 
     allowed_models = CommaListField(
         label=_("allowed models"), required=False, help_text=_("Empty: all models.")
@@ -90,4 +99,19 @@ class ClientKeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = ClientKey
-        fields = ("name", "is_active", "expires_at", "allowed_models")
+        fields = (
+            "name", "is_active", "expires_at", "allowed_models", "chat_limit", "heavy_limit",
+            "image_limit", "video_limit", "rpm_limit", "concurrency_limit",
+        )  # fmt: skip
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.LIMITS:
+            self.fields[name].required = False
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        for name in self.LIMITS:
+            if name in cleaned and cleaned[name] is None:
+                cleaned[name] = UNLIMITED
+        return cleaned

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Model
 
-from pool.crypto import WrongKey, seal, unseal
+from pool.crypto import WrongKey, sealed_columns, unseal
 from pool.entries import ANY_BUCKET, HEAVY
 from pool.fingerprints import hint
 from pool.models import BucketQuota, Credential, Status
@@ -63,7 +63,7 @@ def _new_row(key: str, entry: Parsed, now: datetime) -> Credential:
     details = entry.details
     return Credential(
         kind=entry.kind,
-        sealed=seal(entry.secret.value),
+        **sealed_columns(entry.secret.value),
         fingerprint=key,
         hint=hint(entry.secret.identity),
         status=details.status or Status.ACTIVE,
@@ -83,9 +83,15 @@ def _new_row(key: str, entry: Parsed, now: datetime) -> Credential:
 def _plan_change(plan: Plan, row: Credential, entry: Parsed, quotas_differ: bool) -> None:
     wanted = _wanted(row, entry)
     differing = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    if "sealed" in differing:
+        # The stored label may be another by the time this is written, so both are.
+        differing["sealed_with"] = wanted["sealed_with"]
     if not differing and not quotas_differ:
         plan.unchanged += 1
         return
+    if quotas_differ or "status" in differing:
+        # The operator's own file outranks what workers have learnt and not written yet.
+        differing["revision"] = row.revision + 1
     for name, value in differing.items():
         setattr(row, name, value)
     plan.changed.append((row, frozenset(differing)))
@@ -111,7 +117,7 @@ def _wanted(row: Credential, entry: Parsed) -> dict[str, object]:
     if details.legacy:
         wanted["legacy"] = {**row.legacy, **details.legacy}
     if _needs_sealing(row, entry):
-        wanted["sealed"] = seal(entry.secret.value)
+        wanted |= sealed_columns(entry.secret.value)
     return wanted
 
 

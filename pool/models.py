@@ -1,13 +1,19 @@
-"""The record of what the operator owns: credentials, and the keys handed to clients.
+"""The record of what the operator owns: credentials, the keys handed to clients, and their use.
 
 The database is the record, not the hot path: selection works on an in-memory copy.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrPromise
 
 
 class Kind(models.TextChoices):
@@ -30,6 +36,13 @@ class Credential(models.Model):
 
     kind = models.CharField(_("type"), max_length=16, choices=Kind)
     sealed = models.BinaryField(_("sealed secret"))
+    sealed_with = models.CharField(
+        _("sealed with"),
+        max_length=16,
+        blank=True,
+        db_index=True,
+        help_text=_("Which secret key sealed it; empty: not known."),
+    )
     fingerprint = models.CharField(
         _("fingerprint"), max_length=64, unique=True, help_text=_("Keyed hash of the secret.")
     )
@@ -49,6 +62,12 @@ class Credential(models.Model):
     last_fail_reason = models.CharField(_("last failure"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("added"), default=timezone.now, editable=False)
     updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
+    revision = models.PositiveBigIntegerField(
+        _("revision"),
+        default=0,
+        editable=False,
+        help_text=_("Counts the operator's changes, which outrank what workers know."),
+    )
 
     class Meta:
         verbose_name = _("credential")
@@ -91,8 +110,24 @@ class BucketQuota(models.Model):
         return f"{self.bucket}: {'?' if self.remaining is None else self.remaining}"
 
 
+UNLIMITED = -1
+"""What a limit of a client key holds when there is none; 0 lets nothing pass."""
+
+
+def _limit(label: StrPromise) -> models.IntegerField[int, int]:
+    return models.IntegerField(
+        label,
+        default=UNLIMITED,
+        validators=[MinValueValidator(UNLIMITED)],
+        help_text=_("-1: unlimited."),
+    )
+
+
 class ClientKey(models.Model):
-    """A key handed to a client; the clear text exists only when it is made."""
+    """A key handed to a client; the clear text exists only when it is made.
+
+    The four daily limits count in the buckets of http-contract section 9.
+    """
 
     name = models.CharField(_("name"), max_length=100)
     prefix = models.CharField(_("begins with"), max_length=16)
@@ -102,6 +137,12 @@ class ClientKey(models.Model):
     allowed_models = models.JSONField(
         _("allowed models"), default=list, blank=True, help_text=_("Empty: all models.")
     )
+    chat_limit = _limit(_("chats per day"))
+    heavy_limit = _limit(_("heavy chats per day"))
+    image_limit = _limit(_("images per day"))
+    video_limit = _limit(_("videos per day"))
+    rpm_limit = _limit(_("requests per minute"))
+    concurrency_limit = _limit(_("requests at the same time"))
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
 
@@ -111,3 +152,56 @@ class ClientKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+
+class KeyUsage(models.Model):
+    """What one client key has used of its daily buckets on one day (of the reset time zone)."""
+
+    key = models.ForeignKey(ClientKey, models.CASCADE, related_name="usages")
+    day = models.DateField(_("day"))
+    chat = models.PositiveBigIntegerField(_("chats"), default=0)
+    heavy = models.PositiveBigIntegerField(_("heavy chats"), default=0)
+    image = models.PositiveBigIntegerField(_("images"), default=0)
+    video = models.PositiveBigIntegerField(_("videos"), default=0)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("key usage")
+        verbose_name_plural = _("key usage")
+        constraints = [models.UniqueConstraint(fields=["key", "day"], name="one_usage_per_day")]
+        indexes = [models.Index(fields=["day"], name="key_usage_day")]
+
+    def __str__(self) -> str:
+        return f"{self.key_id} {self.day}"
+
+
+class Leadership(models.Model):
+    """Who does the work that must be done once, however many workers there are."""
+
+    name = models.CharField(_("duty"), max_length=32, unique=True)
+    holder = models.CharField(_("worker"), max_length=64, blank=True)
+    expires_at = models.DateTimeField(_("held until"))
+
+    class Meta:
+        verbose_name = _("leadership")
+        verbose_name_plural = _("leaderships")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.holder}"
+
+
+class Incident(models.Model):
+    """Upstream trouble that hit many credentials at once; while it lasts none is penalised."""
+
+    reason = models.CharField(_("error"), max_length=200)
+    credentials = models.PositiveIntegerField(_("credentials hit"), default=0)
+    started_at = models.DateTimeField(_("began"))
+    last_seen_at = models.DateTimeField(_("last seen"))
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True, db_index=True)
+
+    class Meta:
+        verbose_name = _("upstream incident")
+        verbose_name_plural = _("upstream incidents")
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.started_at:%Y-%m-%d %H:%M})"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from django.core.checks import Tags, run_checks
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 from pytest_django.fixtures import Settings
 
-from pool.checks import verify_secret_key
-from pool.crypto import WrongKey, WrongPepper
+from pool.checks import key_labels, verify_secret_key
+from pool.crypto import WrongKey, WrongPepper, key_id, sealed_columns
+from pool.fingerprints import fingerprint
 from pool.importing import import_credentials
 from pool.models import Credential, Kind
 
@@ -69,21 +71,79 @@ def test_credentials_of_this_key_verify(settings: Settings) -> None:
 
 
 @pytest.mark.django_db
-def test_the_oldest_credential_needs_its_key(settings: Settings) -> None:
-    settings.GROK2API_SECRET_KEYS = [OTHER]
-    store("first-token\n")
+def test_every_credential_needs_its_key_not_only_those_at_the_ends(settings: Settings) -> None:
     settings.GROK2API_SECRET_KEYS = [GOOD]
-    store("second-token\n")
+    store("first\n")
+    settings.GROK2API_SECRET_KEYS = [OTHER]
+    store("second\nthird\n")
+    settings.GROK2API_SECRET_KEYS = [GOOD]
+    store("fourth\n")
+
+    with pytest.raises(WrongKey) as refused:
+        verify_secret_key()
+
+    assert str(refused.value).startswith("2 stored credentials were encrypted with a secret key")
+    assert "rotate_encryption" in str(refused.value)
+    settings.GROK2API_SECRET_KEYS = [GOOD, OTHER]
+    verify_secret_key()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("which", ["first", "last"])
+def test_of_those_from_before_the_labels_the_ends_are_tried(settings: Settings, which: str) -> None:
+    settings.GROK2API_SECRET_KEYS = [GOOD]
+    store("first\n")
+    settings.GROK2API_SECRET_KEYS = [OTHER]
+    store("old-1\nold-2\nold-3\n")
+    settings.GROK2API_SECRET_KEYS = [GOOD, OTHER]
+    store("last\n")
+    Credential.objects.filter(sealed_with=key_id(OTHER)).update(sealed_with="")
+    verify_secret_key()
+
+    rows = Credential.objects.filter(sealed_with="").order_by("pk")
+    lost = rows.first() if which == "first" else rows.last()
+    assert lost is not None
+    Credential.objects.filter(pk=lost.pk).update(sealed=b"rubbish")
+
     with pytest.raises(WrongKey, match="encrypted with another secret key"):
         verify_secret_key()
 
 
 @pytest.mark.django_db
-def test_the_newest_credential_needs_its_key(settings: Settings) -> None:
+@pytest.mark.parametrize("end", ["pk", "-pk"])
+def test_a_label_is_not_believed_of_the_oldest_and_the_newest(end: str) -> None:
     store("first-token\n")
     store("second-token\n")
-    Credential.objects.filter(hint="oken").order_by("-pk").update(sealed=b"rubbish")
+    row = Credential.objects.order_by(end)[0]
+    Credential.objects.filter(pk=row.pk).update(sealed=b"rubbish")
     with pytest.raises(WrongKey):
+        verify_secret_key()
+
+
+@pytest.mark.django_db
+def test_labels_are_found_without_reading_every_row(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    rows = [
+        Credential(kind=Kind.SSO, fingerprint=f"{n:064}", sealed=b"x", sealed_with=label)
+        for n, label in enumerate(["", "b" * 12, "a" * 12, "0" * 12] * 5)
+    ]
+    Credential.objects.bulk_create(rows)
+    with django_assert_num_queries(5):
+        assert list(key_labels()) == ["", "0" * 12, "a" * 12, "b" * 12]
+
+
+@pytest.mark.django_db
+def test_a_start_asks_little_however_many_credentials_there_are(
+    django_assert_max_num_queries: DjangoAssertNumQueries,
+) -> None:
+    Credential.objects.bulk_create(
+        Credential(
+            kind=Kind.SSO, fingerprint=fingerprint(Kind.SSO, f"t{n}"), **sealed_columns(f"t{n}")
+        )
+        for n in range(300)
+    )
+    with django_assert_max_num_queries(7):
         verify_secret_key()
 
 

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
 from pool import importing
-from pool.crypto import unseal
+from pool.crypto import key_id, key_ids, seal, unseal
 from pool.import_report import MAX_LISTED, ImportReport
 from pool.import_rows import Plan, write
 from pool.importing import import_credentials
@@ -282,3 +282,40 @@ def test_a_credential_whose_key_was_lost_is_sealed_anew(settings: Any, again: st
 
     assert counts(report) == (0, 1, 0)
     assert secrets()[0].removeprefix("sso=").startswith("first-token")
+    assert stored().sealed_with == key_ids()[0]
+
+
+def test_every_new_row_names_the_key_that_sealed_it() -> None:
+    load([{"token": "aaa"}, {"token": "bbb", "quota": 3}])
+    assert set(Credential.objects.values_list("sealed_with", flat=True)) == {key_ids()[0]}
+
+
+def test_an_import_that_leaves_the_secret_leaves_its_label_too(settings: Any) -> None:
+    settings.GROK2API_SECRET_KEYS = [OLDER]
+    load("aaa\n")
+    settings.GROK2API_SECRET_KEYS = [NEWER, OLDER]
+    assert counts(load("aaa\n", Kind.SSO_SUPER)) == (0, 1, 0)
+    assert stored().sealed_with == key_id(OLDER)
+
+
+def test_a_new_secret_is_labelled_even_if_the_label_read_was_the_same(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that still has the keys in their former order writes in between."""
+    settings.GROK2API_SECRET_KEYS = [NEWER, OLDER]
+    load("aaa\n")
+
+    def with_the_older_key() -> None:
+        settings.GROK2API_SECRET_KEYS = [OLDER]
+        Credential.objects.update(sealed=seal("aaa"), sealed_with=key_id(OLDER))
+        settings.GROK2API_SECRET_KEYS = [NEWER, OLDER]
+
+    meanwhile(monkeypatch, with_the_older_key)
+    load("sso=aaa; sso-rw=twin\n")
+
+    settings.GROK2API_SECRET_KEYS = [NEWER]
+    assert secrets() == ["sso=aaa;sso-rw=twin"]
+    assert stored().sealed_with == key_id(NEWER)
+
+
+OLDER, NEWER = "older-key-" + "k" * 40, "newer-key-" + "k" * 40
