@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pool.leases import Reading
+
 ANY_BUCKET = "*"
 """Quota imported from old data, where one number stood for every web bucket."""
 HEAVY = "heavy"
@@ -14,7 +16,8 @@ class Quota:
     """``remaining`` None: never measured. ``cooling_until`` is a Unix time, 0 for none.
 
     ``reserved`` is what open leases hold; it has been taken off ``remaining``. ``dirty``
-    and ``cooling_dirty`` say which of the two numbers is still to be written.
+    and ``cooling_dirty`` say which of the two numbers is still to be written, ``reading``
+    is what upstream said and has not been written either.
     """
 
     remaining: int | None = None
@@ -22,6 +25,7 @@ class Quota:
     reserved: int = 0
     dirty: bool = False
     cooling_dirty: bool = False
+    reading: Reading | None = None
 
     def reserve(self, cost: int) -> int:
         """Take up to ``cost`` and give how much that was; an unmeasured bucket gives 0."""
@@ -33,7 +37,7 @@ class Quota:
         return taken
 
     def end_reservation(self, taken: int, *, refund: bool) -> None:
-        self.reserved -= taken
+        self.reserved = max(0, self.reserved - taken)
         if refund and self.remaining is not None:
             self.remaining += taken
 
@@ -61,6 +65,28 @@ class Quota:
         elif stored.cooling_until > now:
             self.cooling_until = max(self.cooling_until, stored.cooling_until)
 
+    def obey(self, stored: Quota) -> None:
+        """Take the stored numbers whatever is known here: the operator has set them."""
+        self.remaining, self.cooling_until = stored.remaining, stored.cooling_until
+        if self.remaining is not None:
+            self.remaining = max(0, self.remaining - self.reserved)
+        self.dirty = self.cooling_dirty = False
+        self.reading = None
+
+    def measure(self, reading: Reading, now: float) -> None:
+        """Take what upstream says, less what open leases hold; a bucket with some left is free.
+
+        An unknown number leaves what was counted here.
+        """
+        if reading.remaining is None:
+            return
+        self.remaining = max(0, reading.remaining - self.reserved)
+        self.cooling_until = 0.0
+        if reading.remaining <= 0 and reading.resets_at is not None and reading.resets_at > now:
+            self.cooling_until = reading.resets_at
+        self.dirty = self.cooling_dirty = True
+        self.reading = reading
+
 
 @dataclass(slots=True)
 class Entry:
@@ -69,7 +95,9 @@ class Entry:
     ``resting_until`` (Unix time) covers the whole credential, ``skip_models`` maps a
     model id to the time until which this credential is not asked for it. ``active`` is
     false for what was retired and for what the operator ``disabled``. ``stamp`` tells two
-    readings of the stored row apart.
+    readings of the stored row apart; ``revision`` counts the operator's own changes.
+    ``elsewhere`` are open leases of other workers and ``version`` the state last taken from
+    what they share. ``doubtful`` ones failed in an upstream incident and are tried last.
     """
 
     id: int
@@ -93,6 +121,10 @@ class Entry:
     invalid_reason: str = ""
     disabled: bool = False
     stamp: object = None
+    revision: int = 0
+    elsewhere: int = 0
+    version: int = 0
+    doubtful: bool = False
 
     @property
     def has_changes(self) -> bool:
@@ -120,7 +152,7 @@ class Entry:
         measured one that has something left, except in the heavy bucket, where it
         comes first (http-contract section 8, selection).
         """
-        if not self.active or self.in_flight >= cap or self.resting_until > now:
+        if not self.active or self.resting_until > now or self.in_flight + self.elsewhere >= cap:
             return None
         if self.skip_models and self.skip_models.get(model, 0.0) > now:
             return None
@@ -129,26 +161,47 @@ class Entry:
             if quota.cooling_until > now:
                 return None
             if quota.remaining is not None:
-                return quota.remaining if quota.remaining > 0 else None
-        return 1 << 30 if bucket == HEAVY else 0
+                return self._rank_of(quota.remaining) if quota.remaining > 0 else None
+        return self._rank_of(1 << 30 if bucket == HEAVY else 0)
+
+    def _rank_of(self, remaining: int) -> int:
+        return -1 if self.doubtful else remaining
 
     def adopt(self, fresh: Entry, now: float) -> None:
         """Take the stored facts of ``fresh``, except where a newer one is still unwritten.
 
-        Counts of running work stay as they are.
+        Counts of running work stay as they are. What the operator has changed since is
+        taken in any case.
         """
+        if fresh.revision > self.revision:
+            self._give_way(fresh)
         pending = self.pending_columns
-        self.kind, self.sealed, self.hint = fresh.kind, fresh.sealed, fresh.hint
-        self.team_id, self.stamp, self.disabled = fresh.team_id, fresh.stamp, fresh.disabled
+        self.adopt_identity(fresh)
         if "status" not in pending:
             self.active, self.invalid_reason = fresh.active, fresh.invalid_reason
-        if "user_id" not in pending:
-            self.user_id = fresh.user_id
         if "fail_count" not in pending:
             self.failures = fresh.failures
         if "resting_until" not in pending:
             self.resting_until = fresh.resting_until
         self._adopt_quotas(fresh.quotas, now)
+
+    def _give_way(self, fresh: Entry) -> None:
+        """Forget what was learnt here before the operator's change."""
+        self.revision = fresh.revision
+        self.pending_columns &= {"user_id", "team_id"}
+        self.skip_models = {}
+        self.doubtful = False
+        for bucket, quota in self.quotas.items():
+            quota.obey(fresh.quotas.get(bucket) or Quota())
+
+    def adopt_identity(self, fresh: Entry) -> None:
+        """Take who the credential is, not how it fares: that is known better from elsewhere."""
+        self.kind, self.sealed, self.hint = fresh.kind, fresh.sealed, fresh.hint
+        self.stamp, self.disabled = fresh.stamp, fresh.disabled
+        if "team_id" not in self.pending_columns:
+            self.team_id = fresh.team_id
+        if "user_id" not in self.pending_columns:
+            self.user_id = fresh.user_id
 
     def _adopt_quotas(self, fresh: dict[str, Quota], now: float) -> None:
         """Buckets that were forgotten in the database go, unless something of them is open."""
@@ -174,6 +227,11 @@ class Entry:
         if quota is None or quota.cooling_until < self.resting_until:
             return self.resting_until
         return quota.cooling_until
+
+    def is_cooling(self, now: float) -> bool:
+        return self.resting_until > now or any(
+            quota.cooling_until > now for quota in self.quotas.values()
+        )
 
     def wake(self, now: float) -> None:
         """End what has waited long enough: what is left in a cooled bucket is then unknown.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pool.outcomes import Outcome
@@ -52,6 +53,29 @@ class Lease:
         return f"Lease({self.id}, credential={self.credential_id} …{self.hint}, {self.lane})"
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A credential opened for a question about itself (its quota, its team), without a lease."""
+
+    credential_id: int
+    kind: str
+    secret: str = field(repr=False)
+    user_id: str
+    team_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What upstream says of one bucket. None is unknown, never zero and never full.
+
+    ``resets_at`` is a Unix time. With ``remaining`` 0 the bucket cools until then.
+    """
+
+    remaining: int | None
+    total: int | None = None
+    resets_at: float | None = None
+
+
 class Pool(Protocol):
     """Reserve, settle, release. Backed by this process's memory or by a shared store."""
 
@@ -66,6 +90,22 @@ class Pool(Protocol):
 
     async def learn(self, lease: Lease, *, user_id: str) -> None:
         """Keep an identity that upstream told us about the leased credential."""
+
+    def subject(self, credential_id: int) -> Subject | None:
+        """The credential, opened; None when it is gone or cannot be opened."""
+
+    async def measure(self, credential_id: int, readings: Mapping[str, Reading]) -> None:
+        """Take over what upstream said of some buckets, by name; ends their cool-downs if any
+        is left. Nothing happens for a credential that is gone."""
+
+    async def judge(self, credential_id: int, bucket: str, outcome: Outcome) -> None:
+        """Apply an outcome that was learnt without a lease (a quota query, a probe)."""
+
+    async def join_team(self, credential_id: int, team_id: str) -> None:
+        """Let the credential share its cool-downs with those of an xAI team."""
+
+    def cooling(self) -> list[int]:
+        """The ids of active credentials that rest, or some bucket of which does."""
 
     def serves(self, lanes: tuple[Lane, ...]) -> bool:
         """Whether a credential could serve one of the lanes now, or after a cool-down."""

@@ -31,6 +31,16 @@ def apply_outcome(
     _PENALTIES[verdict](entry, bucket, outcome, now, policy)
 
 
+def forgive(entry: Entry, reason: str) -> None:
+    """Take back the penalty for ``reason``, an error that was not the credential's own."""
+    if not entry.active and not entry.disabled and entry.invalid_reason == reason:
+        entry.active, entry.invalid_reason = True, ""
+        entry.pending_columns.add("status")
+    if entry.last_reason == reason:
+        entry.resting_until, entry.failures = 0.0, 0
+        entry.pending_columns |= {"resting_until", "fail_count"}
+
+
 def _consumed(entry: Entry, bucket: str, now: float, policy: PoolPolicy) -> None:
     """A bucket whose last unit this was rests; one that cools already keeps upstream's time."""
     quota = entry.quotas.get(bucket)
@@ -79,6 +89,8 @@ def _back_off(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: P
     entry.failures += 1
     entry.pending_columns.add("fail_count")
     doubled = min(policy.back_off * 2 ** min(entry.failures - 1, 20), policy.back_off_max)
+    if entry.failures >= policy.fail_threshold:
+        doubled = policy.back_off_max
     hint = min(outcome.retry_after or 0.0, policy.max_cooldown)
     _rest(entry, now + max(doubled, hint))
 

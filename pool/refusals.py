@@ -64,8 +64,8 @@ class Causes:
     def _wait(self, now: float) -> float | None:
         """Seconds; a busy credential may be free at any moment, a cooling one not before."""
         if self.counts["busy"]:
-            return 1.0
-        return max(1.0, self.soonest - now) if self.cooling else None
+            return 0.0
+        return max(0.0, self.soonest - now) if self.cooling else None
 
 
 class Refusals:

@@ -6,6 +6,7 @@ path. Only named columns are ever written, so two writers do not undo each other
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from pool.entries import Entry, Quota
+from pool.leases import Reading
 from pool.models import BucketQuota, Credential, Status
 
 OVERLAP = timedelta(seconds=5)
@@ -29,7 +31,7 @@ CHUNK = 500
 """Rows per statement or transaction: parameters are limited, and so is others' patience."""
 COLUMNS = (
     "id", "kind", "status", "status_reason", "sealed", "hint", "user_id", "team_id",
-    "fail_count", "resting_until", "updated_at",
+    "fail_count", "resting_until", "updated_at", "revision",
 )  # fmt: skip
 
 
@@ -63,6 +65,7 @@ def _entry(row: dict[str, Any]) -> Entry:
         invalid_reason=row["status_reason"],
         disabled=row["status"] == Status.DISABLED,
         stamp=row["updated_at"],
+        revision=row["revision"],
     )
 
 
@@ -95,8 +98,9 @@ def count() -> int:
     return Credential.objects.count()
 
 
-def ids() -> frozenset[int]:
-    return frozenset(Credential.objects.values_list("id", flat=True))
+def stamps() -> dict[int, datetime]:
+    """When each credential was changed last, by id."""
+    return dict(Credential.objects.values_list("id", "updated_at"))
 
 
 def load(since: datetime | None = None, overlap: timedelta = OVERLAP) -> Snapshot:
@@ -126,21 +130,30 @@ def load_ids(ids: Iterable[int]) -> tuple[Entry, ...]:
 
 @dataclass(frozen=True, slots=True)
 class QuotaChange:
-    """``cooling_until`` (Unix time) None: not to be written, the stored one may be another's."""
+    """``cooling_until`` (Unix time) None: not to be written, the stored one may be another's.
+
+    ``reading`` is there when the number is upstream's own and not an estimate.
+    """
 
     remaining: int | None
     cooling_until: float | None
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One credential's pending writes, taken off the live entry."""
+    """One credential's pending writes, taken off the live entry.
+
+    All but the uses were learnt at ``revision``; they are void if the operator has changed
+    the row since. ``status`` is the new one with its reason, None for no change.
+    """
 
     id: int
     uses: int
     columns: dict[str, Any]
-    retired_reason: str | None
+    status: tuple[Status, str] | None
     quotas: dict[str, QuotaChange]
+    revision: int = 0
 
 
 def take_changes(entry: Entry) -> Change:
@@ -153,12 +166,20 @@ def take_changes(entry: Entry) -> Change:
         "last_fail_reason": entry.last_reason,
         "resting_until": _moment(entry.resting_until),
         "user_id": entry.user_id,
+        "team_id": entry.team_id,
     }
     columns: dict[str, Any] = {k: value for k, value in available.items() if k in pending}
     if uses:
         columns["last_used_at"] = _moment(entry.last_used)
-    retired = entry.invalid_reason if "status" in pending and not entry.active else None
-    return Change(entry.id, uses, columns, retired, _take_quotas(entry))
+    return Change(
+        entry.id, uses, columns, _status(entry, pending), _take_quotas(entry), entry.revision
+    )
+
+
+def _status(entry: Entry, pending: set[str]) -> tuple[Status, str] | None:
+    if "status" not in pending or entry.disabled:
+        return None
+    return (Status.ACTIVE, "") if entry.active else (Status.INVALID, entry.invalid_reason)
 
 
 def _take_quotas(entry: Entry) -> dict[str, QuotaChange]:
@@ -167,8 +188,9 @@ def _take_quotas(entry: Entry) -> dict[str, QuotaChange]:
         if quota.dirty or quota.cooling_dirty:
             cooling = quota.cooling_until if quota.cooling_dirty else None
             quota.dirty = quota.cooling_dirty = False
+            reading, quota.reading = quota.reading, None
             if len(bucket) <= MAX_BUCKET:
-                taken[bucket] = QuotaChange(quota.to_store(), cooling)
+                taken[bucket] = QuotaChange(quota.to_store(), cooling, reading)
     return taken
 
 
@@ -176,41 +198,61 @@ def put_back(entry: Entry, change: Change) -> None:
     """Undo ``take_changes`` after a failed write, so that the next batch retries it."""
     entry.pending_uses += change.uses
     entry.pending_columns |= set(change.columns) - {"last_used_at"}
-    if change.retired_reason is not None:
+    if change.status is not None:
         entry.pending_columns.add("status")
     for bucket, taken in change.quotas.items():
         quota = entry.quota(bucket)
         quota.dirty = True
+        quota.reading = quota.reading or taken.reading
         quota.cooling_dirty = quota.cooling_dirty or taken.cooling_until is not None
         entry.pending_columns.add("quotas")
 
 
 @transaction.atomic
-def write(changes: Iterable[Change]) -> None:
+def write(changes: Iterable[Change], *, revise: bool = False) -> None:
     """Write a batch in one transaction; raises django.db.Error.
 
-    A credential that the operator disabled meanwhile stays disabled, one that was deleted
-    stays deleted. Rows are written in the order of their ids, so that two writers never
-    wait for each other.
+    What the operator changed or deleted meanwhile stays so; only uses are counted in any
+    case. Rows are written in the order of their ids, so that two writers never wait for
+    each other. ``revise`` makes the batch a change that outranks what workers know.
     """
     now = timezone.now()
-    quotas: list[BucketQuota] = []
+    quotas: dict[tuple[str, ...], list[BucketQuota]] = defaultdict(list)
     for change in sorted(changes, key=lambda change: change.id):
-        columns = dict(change.columns)
-        if change.uses:
-            columns["use_count"] = F("use_count") + change.uses
-        row = Credential.objects.filter(pk=change.id)
-        if not row.update(**columns, updated_at=now):
-            continue
-        if change.retired_reason is not None:
-            row.exclude(status=Status.DISABLED).update(
-                status=Status.INVALID, status_reason=change.retired_reason
-            )
-        quotas += [_quota_row(change.id, *item, now) for item in sorted(change.quotas.items())]
-    cooled = [quota for quota in quotas if quota.cooling_until is not None]
-    counted = [quota for quota in quotas if quota.cooling_until is None]
-    _upsert(counted, ["remaining", "source", "measured_at"])
-    _upsert(cooled, ["remaining", "source", "measured_at", "cooling_until"])
+        if _write_credential(change, now, revise):
+            for bucket, taken in sorted(change.quotas.items()):
+                quotas[_columns(taken)].append(_quota_row(change.id, bucket, taken, now))
+    for columns, rows in sorted(quotas.items()):
+        _upsert(rows, list(columns))
+
+
+def _write_credential(change: Change, now: datetime, revise: bool) -> bool:
+    """Whether what was learnt still holds, so that the quotas may be written as well."""
+    row = Credential.objects.filter(pk=change.id)
+    counted: dict[str, Any] = {"updated_at": now}
+    if change.uses:
+        counted["use_count"] = F("use_count") + change.uses
+    learnt = dict(change.columns)
+    if revise:
+        learnt["revision"] = F("revision") + 1
+    current = row.filter(revision=change.revision)
+    if not current.update(**counted, **learnt):
+        row.update(**counted, **{k: v for k, v in learnt.items() if k == "last_used_at"})
+        return False
+    if change.status is not None:
+        status, reason = change.status
+        row.exclude(status=Status.DISABLED).update(status=status, status_reason=reason)
+    return True
+
+
+def _columns(taken: QuotaChange) -> tuple[str, ...]:
+    """A number of our own counting leaves total and reset time as upstream last said them."""
+    columns: tuple[str, ...] = ("remaining", "source", "measured_at")
+    if taken.reading is not None:
+        columns += ("total", "resets_at")
+    if taken.cooling_until is not None:
+        columns += ("cooling_until",)
+    return columns
 
 
 def _upsert(quotas: list[BucketQuota], columns: list[str]) -> None:
@@ -226,11 +268,14 @@ def _upsert(quotas: list[BucketQuota], columns: list[str]) -> None:
 
 
 def _quota_row(credential_id: int, bucket: str, taken: QuotaChange, now: datetime) -> BucketQuota:
+    reading = taken.reading
     return BucketQuota(
         credential_id=credential_id,
         bucket=bucket,
         remaining=taken.remaining,
+        total=reading.total if reading else None,
+        resets_at=_moment(reading.resets_at or 0.0) if reading else None,
         cooling_until=_moment(taken.cooling_until or 0.0),
-        source=BucketQuota.Source.ESTIMATE,
+        source=BucketQuota.Source.UPSTREAM if reading else BucketQuota.Source.ESTIMATE,
         measured_at=now,
     )

@@ -88,7 +88,7 @@ class Standings:
 
     def place_after_use(self, entry: Entry, bucket: str, now: float, cap: int) -> None:
         """Reaching or leaving the concurrency cap touches every bucket, other uses only one."""
-        if entry.in_flight >= cap - 1 or entry not in self:
+        if entry.in_flight + entry.elsewhere >= cap - 1 or entry not in self:
             self.place(entry, now, cap)
             return
         for model, ranking in self._kinds[entry.kind].rankings.get(bucket, {}).items():

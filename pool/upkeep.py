@@ -14,7 +14,7 @@ from typing import TypeVar
 from django.db import Error, close_old_connections, connections
 from django.utils import timezone
 
-from pool import roster
+from pool import incident_record, roster
 from pool.entries import Entry
 from pool.keys import KeyDirectory
 from pool.selection import MemoryPool
@@ -31,8 +31,9 @@ class Upkeep:
     """Owns one thread and one database connection; nothing here runs on a request's path.
 
     ``save_delay`` and ``poll`` give seconds, as does ``clock``, from any start. ``write``
-    stores a batch of changes and raises django.db.Error. The queue of changed entries is a
-    dict by id, so it never holds more than there are credentials.
+    stores a batch of changes and raises django.db.Error; ``reload_interval`` gives the
+    seconds after which everything is compared with the record, 0 or less for never. The queue
+    of changed entries is a dict by id, so it never holds more than there are credentials.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Upkeep:
         poll: float = 1.0,
         write: Callable[[Iterable[roster.Change]], None] = roster.write,
         clock: Callable[[], float] = time.monotonic,
+        reload_interval: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._save_delay = save_delay
         self._poll = poll
@@ -55,6 +57,8 @@ class Upkeep:
         self._clock = clock
         self._newest: datetime | None = None
         self._newest_at = 0.0
+        self._reload_interval = reload_interval
+        self._compared_at = clock()
         self._failing: set[str] = set()
 
     @property
@@ -130,8 +134,25 @@ class Upkeep:
         snapshot = await self._run(lambda: roster.load(since, overlap))
         await self._merge(pool, snapshot.entries)
         self._remember(snapshot.newest)
-        if await self._run(roster.count) != len(pool):
+        await self._share_incidents(pool)
+        if self._is_time_to_compare() or await self._run(roster.count) != len(pool):
             await self._reconcile(pool)
+
+    async def _share_incidents(self, pool: MemoryPool) -> None:
+        """Tell other workers, and the pages, of upstream incidents, and hear of theirs."""
+        now = time.time()
+        seen = pool.incidents.open(now)
+        known = await self._run(lambda: incident_record.exchange(seen, pool.incidents.window, now))
+        for incident in known:
+            pool.incidents.join(incident.reason, incident.since, incident.last_seen, now)
+        pool.end_incidents()
+
+    def _is_time_to_compare(self) -> bool:
+        interval, now = self._reload_interval(), self._clock()
+        if interval <= 0 or now - self._compared_at < interval:
+            return False
+        self._compared_at = now
+        return True
 
     def _remember(self, newest: datetime | None) -> None:
         if newest is None:
@@ -149,12 +170,12 @@ class Upkeep:
 
     async def _reconcile(self, pool: MemoryPool) -> None:
         """Also finds rows that became visible long after their ``updated_at``."""
-        ids = await self._run(roster.ids)
-        for gone in [entry.id for entry in pool.entries if entry.id not in ids]:
+        stamps = await self._run(roster.stamps)
+        for gone in [entry.id for entry in pool.entries if entry.id not in stamps]:
             pool.remove(gone)
-        missing = [number for number in ids if pool.get(number) is None]
-        if missing:
-            await self._merge(pool, await self._run(lambda: roster.load_ids(missing)))
+        differing = [number for number, stamp in stamps.items() if _stamp(pool, number) != stamp]
+        if differing:
+            await self._merge(pool, await self._run(lambda: roster.load_ids(differing)))
 
     async def _merge(self, pool: MemoryPool, entries: Iterable[Entry]) -> None:
         """Take over what was just read; nothing may have been awaited since.
@@ -203,3 +224,8 @@ class Upkeep:
             logger.error("changes of %d credentials could not be written", len(self._changed))
         await self._run(connections.close_all)
         self._thread.shutdown()
+
+
+def _stamp(pool: MemoryPool, credential_id: int) -> object:
+    entry = pool.get(credential_id)
+    return None if entry is None else entry.stamp

@@ -172,7 +172,8 @@ class Token(Section):
         5,
         ge=1,
         le=1000,
-        description="Refused sign-ins in a row after which a credential is retired.",
+        description="Failures of upstream in a row after which a credential rests for long and"
+        " is checked; a refused sign-in retires it at once.",
     )
     save_delay_ms: int = Field(
         500,
@@ -256,6 +257,27 @@ class Pool(Section):
         le=60_000,
         description="Milliseconds that a request waits for a credential to be free.",
     )
+    max_waiting: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="Requests of one worker that may wait for a credential at the same time;"
+        " further ones are refused at once.",
+    )
+    incident_threshold: int = Field(
+        5,
+        ge=0,
+        le=1_000_000,
+        description="Credentials hit by the same error within incident_window_sec after which it"
+        " counts as trouble of upstream and penalties pause. 0: never.",
+    )
+    incident_window_sec: int = Field(
+        60,
+        ge=1,
+        le=86_400,
+        description="Seconds within which those errors fall; an incident ends after as long"
+        " without one.",
+    )
     max_concurrent_per_credential: int = Field(
         4, ge=1, le=10_000, description="Requests at the same time on one web session."
     )
@@ -306,6 +328,13 @@ class Ledger(Section):
 
     retention_days: int = Field(
         30, ge=1, le=36_500, description="Days for which the record of requests is kept."
+    )
+    max_queue: int = Field(
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="Records of one worker that may wait to be written; further ones are dropped"
+        " and counted.",
     )
 
 

@@ -13,7 +13,7 @@ from pool.policy import PoolPolicy
 from tests.pool.samples import make_entry
 
 NOW = 1_000_000.0
-POLICY = PoolPolicy(max_cooldown=7200.0)
+POLICY = PoolPolicy(max_cooldown=7200.0, fail_threshold=1000)
 
 
 def entry(**changes: Any) -> Entry:

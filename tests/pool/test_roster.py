@@ -121,7 +121,7 @@ def test_it_reads_more_ids_than_fit_one_statement() -> None:
     Credential.objects.bulk_create(
         Credential(kind=Kind.SSO, sealed=b"x", fingerprint=f"{n:064}") for n in range(1200)
     )
-    ids = sorted(roster.ids())
+    ids = sorted(roster.stamps())
     BucketQuota.objects.create(credential_id=ids[-1], bucket="fast", remaining=1)
     entries = roster.load_ids(ids)
     assert [entry.id for entry in entries] == ids
@@ -245,7 +245,7 @@ def test_changes_are_taken_once() -> None:
     assert take_changes(entry).uses == 2
     assert not entry.has_changes
     again = take_changes(entry)
-    assert (again.uses, again.columns, again.retired_reason, again.quotas) == (0, {}, None, {})
+    assert (again.uses, again.columns, again.status, again.quotas) == (0, {}, None, {})
 
 
 def test_changes_put_back_are_taken_again_with_what_came_in_between() -> None:
@@ -261,7 +261,7 @@ def test_changes_put_back_are_taken_again_with_what_came_in_between() -> None:
     again = take_changes(entry)
     assert again.uses == 3
     assert again.columns == before.columns
-    assert again.retired_reason == "dead"
+    assert again.status == (Status.INVALID, "dead")
     assert again.quotas == {"fast": roster.QuotaChange(0, START)}
 
 
@@ -270,7 +270,7 @@ def test_a_big_batch_is_one_write() -> None:
         Credential(kind=Kind.SSO, sealed=b"x", fingerprint=f"{n:064}") for n in range(700)
     )
     assert rows
-    ids = sorted(roster.ids(), reverse=True)
+    ids = sorted(roster.stamps(), reverse=True)
     quotas = [{b: Quota(1, dirty=True) for b in ("fast", "auto")} for _ in ids]
     entries = [
         make_entry(number, pending_uses=1, quotas=quota)

@@ -372,7 +372,7 @@ def test_a_failed_batch_holds_the_next_ones_back_and_loses_none() -> None:
     )
     writer = Broken()
     with Worker(write=writer) as worker:
-        for number in roster.ids():
+        for number in roster.stamps():
             worker.use(want=Want((LANE,), "grok-4", only=number))
         worker.flush()
         assert (writer.calls, worker.upkeep.backlog) == (1, roster.CHUNK + 50)

@@ -15,6 +15,7 @@ from pool.keys import KeyDirectory
 from pool.leases import Lane, Want
 from pool.models import Credential, Kind
 from pool.outcomes import SUCCESS, Outcome
+from pool.policy import PoolPolicy
 from pool.upkeep import Upkeep
 from tests.pool.samples import Clock, make_pool
 
@@ -54,10 +55,11 @@ class Worker:
         clock: Clock | None = None,
         write: Callable[[Iterable[roster.Change]], None] = roster.write,
         save_delay: float = 0.0,
+        policy: PoolPolicy | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.upkeep = Upkeep(save_delay=lambda: save_delay, poll=0.0, write=write, clock=self.clock)
-        self.pool = make_pool(clock=self.clock, changed=self.upkeep.note)
+        self.pool = make_pool(clock=self.clock, policy=policy, changed=self.upkeep.note)
         self.keys = KeyDirectory(lambda: "", clock=self.clock)
         self._runner = asyncio.Runner()
 
