@@ -1,0 +1,1 @@
+"""What the gateway tells a monitoring system: numbers for Prometheus, traces for OpenTelemetry."""
