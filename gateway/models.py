@@ -1,9 +1,14 @@
-"""The gateway's one table: settings saved in the panel."""
+"""The gateway's tables: settings saved in the panel, and those of the ledger."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from gateway.ledger.models import DailyUsage, HourlyUsage, RecordedKey, RequestRecord
+from gateway.videos.models import VideoJob
+
+__all__ = ["DailyUsage", "HourlyUsage", "RecordedKey", "RequestRecord", "SavedSetting", "VideoJob"]
 
 
 class SavedSetting(models.Model):

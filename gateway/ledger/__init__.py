@@ -1,0 +1,1 @@
+"""The record of requests: written in batches, rolled up, pruned, and asked by the operator."""
