@@ -20,6 +20,7 @@ Phase = Literal["", "reset", "hang", "silent", "html"]
 Cut = Literal["", "abort", "eof", "late", "ended"]
 Garbage = Literal["", "some", "only"]
 Wrap = Literal["lines", "sse", "concat"]
+AssetFault = Literal["", "denied", "flaky", "html", "wrongtype", "huge", "cut", "reset", "hang"]
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
@@ -49,7 +50,8 @@ class Behaviour:
     is refused with ``web``; otherwise, and for a forced behaviour, the ``error`` event carries
     ``code`` and ``message``. ``in_band`` puts that error first in a 200 answer, ``mid`` puts
     it after some answer tokens, ``failed`` lets the answer's last frame report failure.
-    ``moderated`` is how many pictures are withheld: none, one or all.
+    ``moderated`` is how many pictures are withheld: none, one or all. ``asset`` is what
+    befalls the download of a private asset.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Behaviour:
     split: int = 0
     slow: bool = False
     moderated: Literal["none", "one", "all"] = "none"
+    asset: AssetFault = ""
 
 
 def _web(status: int, code: int | str, message: str, **headers: str) -> Refusal:
@@ -296,6 +299,14 @@ _TABLE = (
     ),
     Behaviour("garbage", "Unparseable bytes among valid frames.", garbage="some"),
     Behaviour("garbageonly", "Nothing but unparseable bytes, then the end.", garbage="only"),
+    Behaviour("asset-denied", "Media are made; their download is 403.", asset="denied"),
+    Behaviour("asset-flaky", "The first two downloads of an asset are 503.", asset="flaky"),
+    Behaviour("asset-html", "The download is a page of HTML with status 200.", asset="html"),
+    Behaviour("asset-wrongtype", "The download is declared as text.", asset="wrongtype"),
+    Behaviour("asset-huge", "The download has no length and 600 MiB.", asset="huge"),
+    Behaviour("asset-cut", "The download breaks off half way.", asset="cut"),
+    Behaviour("asset-reset", "The download's connection is reset.", asset="reset"),
+    Behaviour("asset-hang", "The download never sends a header.", asset="hang"),
     Behaviour("slow", "One token per 50 ms (see slow_ms).", slow=True),
     Behaviour("wrap-sse", "REST objects wrapped as SSE data lines.", wrap="sse"),
     Behaviour("wrap-concat", "REST objects run together without newlines.", wrap="concat"),

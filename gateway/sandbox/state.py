@@ -64,13 +64,14 @@ class Disconnect:
 
 @dataclass(slots=True, repr=False)
 class Asset:
-    """A private file; only its owner's cookie may fetch it."""
+    """A private file; only its owner's cookie may fetch it. ``asked`` counts downloads."""
 
     asset_id: str
     owner: str
     content: bytes
     content_type: str
     name: str
+    asked: int = 0
 
 
 @dataclass(slots=True, repr=False)

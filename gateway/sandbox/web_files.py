@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.sandbox.accounts import WebAccount
+from gateway.sandbox.asset_faults import ACCESS_DENIED, send_asset
 from gateway.sandbox.behaviours import Refusal
 from gateway.sandbox.calls import Call, Refused, web_endpoint, web_refusal
 from gateway.sandbox.checks import Expect
@@ -18,7 +19,6 @@ from gateway.sandbox.multipart import FormPart, form_parts
 from gateway.sandbox.state import Asset, SandboxState
 
 IMAGINE_SOURCE = "IMAGINE_SELF_UPLOAD_FILE_SOURCE"
-ACCESS_DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'
 SEEDED_ASSETS = 3
 PAGE_TOKEN = "tok-2"  # noqa: S105  # a page, no secret
 
@@ -131,7 +131,7 @@ async def delete_asset(call: Call) -> web.Response:
     raise web_refusal(404, 5, "Asset not found.")
 
 
-async def download(call: Call) -> web.Response:
+async def download(call: Call) -> web.StreamResponse:
     """Private bytes: 403 without the owner's cookie, 404 for a path nobody has."""
     asset = call.state.assets.get(call.request.path.lstrip("/"))
     if asset is None:
@@ -139,7 +139,7 @@ async def download(call: Call) -> web.Response:
     if asset.owner != call.token:
         call.state.violate("foreign-asset", call.request.path)
         raise Refused(Refusal(403, ACCESS_DENIED, "application/xml"))
-    return web.Response(body=asset.content, content_type=asset.content_type)
+    return await send_asset(call, asset)
 
 
 ROUTES = (

@@ -49,6 +49,8 @@ async def edit_images(call: Call) -> web.StreamResponse:
         raise _invalid("images")
     for image in images:
         _check_image_object(image)
+    if many is None and "aspect_ratio" in body:
+        call.state.violate("edit-ratio", call.request.path, "one picture keeps its own ratio")
     return await send_whole(call, _images(call, body))
 
 

@@ -13,6 +13,7 @@ UpstreamError
 ├── NetworkFailed         row 13     connect, TLS, reset
 │   └── UpstreamTimeout   row 13     no headers or no bytes in time
 ├── UpstreamIncomplete    row 14     the stream ended before its end
+│   └── ImagesIncomplete  row 14     it ended without a usable picture
 └── PostprocessingFailed  row 15     an asset could not be fetched
 
 Rows are those of upstream-web section 12. ``effect`` says what happens to the
@@ -47,6 +48,8 @@ class UpstreamError(Exception):
     taxonomy that matched, ``evidence`` a short redacted description for the operator
     (kind, length, hash; never upstream's text). ``upstream_status`` is the HTTP status
     seen, if any. ``max_attempts`` bounds how many credentials may be tried in all.
+    ``maybe_accepted`` says that upstream may be at work on the request all the same (a
+    video, say): it must not be submitted again, and ``retry`` is then False.
     """
 
     effect = Effect.NONE
@@ -55,6 +58,7 @@ class UpstreamError(Exception):
     type = "server_error"
     code = "upstream_error"
     max_attempts: int | None = None
+    maybe_accepted = False
     message = "The upstream failed."
 
     def __init__(
@@ -144,6 +148,9 @@ class UpstreamFailed(UpstreamError):
 
 
 class NetworkFailed(UpstreamError):
+    """``sent`` is False where the request certainly never left: no connection was made."""
+
+    sent = True
     effect = Effect.PAUSE
     retry = True
     code = "upstream_network_error"
@@ -160,6 +167,11 @@ class UpstreamIncomplete(UpstreamError):
     retry = True
     code = "upstream_incomplete"
     message = "The upstream ended its answer before it was complete."
+
+
+class ImagesIncomplete(UpstreamIncomplete):
+    code = "image_generation_incomplete"
+    message = "The upstream ended without a usable picture."
 
 
 class PostprocessingFailed(UpstreamError):

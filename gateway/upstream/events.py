@@ -52,21 +52,31 @@ class Source:
 
 @dataclass(slots=True)
 class ImageProgress:
-    """A picture in the making: ``percent`` 0-100, ``preview`` base64 or empty."""
+    """A picture in the making: ``percent`` 0-100.
+
+    ``preview`` is a partial picture in base64, ``preview_url`` where there is one to
+    fetch; both are empty where upstream sends none.
+    """
 
     index: int
     percent: int
     preview: str = ""
+    preview_url: str = ""
 
 
 @dataclass(slots=True)
 class ImageReady:
-    """A finished picture: an absolute ``url``, or base64 ``data``, or both."""
+    """A finished picture: an absolute ``url``, or base64 ``data``, or both.
+
+    ``index`` is its place as upstream numbers it: unique in one stream, not always
+    below the number of pictures asked for. ``mime_type`` is empty where it is unknown.
+    """
 
     index: int
     url: str = ""
     data: str = ""
     mime_type: str = ""
+    revised_prompt: str = ""
 
 
 @dataclass(slots=True)
@@ -78,10 +88,16 @@ class VideoProgress:
 
 @dataclass(slots=True)
 class VideoReady:
-    """A finished video and, where upstream made one, its poster picture."""
+    """A finished video and, where upstream made one, its poster picture.
+
+    ``resolution`` ("480p", "720p") and ``video_id`` (what an upscale asks for) are empty
+    where upstream did not say.
+    """
 
     url: str
     poster_url: str = ""
+    resolution: str = ""
+    video_id: str = ""
 
 
 @dataclass(slots=True)
@@ -100,12 +116,18 @@ class Usage:
 
 @dataclass(slots=True)
 class Finished:
-    """The answer is complete; always the last event of a successful stream."""
+    """The answer is complete; always the last event of a successful stream.
+
+    ``blocked`` counts the pictures that moderation withheld, ``failed`` those that were
+    asked for and came to nothing.
+    """
 
     reason: FinishReason = "stop"
     response_id: str = ""
     fingerprint: str = ""
     extra: dict[str, str] = field(default_factory=dict)
+    blocked: int = 0
+    failed: int = 0
 
 
 Event = (

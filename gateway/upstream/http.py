@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from gateway.upstream.bodies import StreamedBody
 from gateway.upstream.errors import NetworkFailed, UpstreamIncomplete, UpstreamTimeout
 
 MAX_ERROR_BODY = 64 * 1024
@@ -82,10 +83,33 @@ def map_httpx_errors() -> Iterator[None]:
             else isinstance(cause, TimeoutError)
         )
         kind = type(cause or error).__name__
-        if timed_out:
-            raise UpstreamTimeout(row=13, evidence=kind) from error
-        raise NetworkFailed(row=13, evidence=kind) from error
+        failure = UpstreamTimeout if timed_out else NetworkFailed
+        verdict = failure(row=13, evidence=kind)
+        verdict.sent = not _never_left(error)
+        raise verdict from error
 
+
+def _never_left(error: httpx.HTTPError) -> bool:
+    """Whether there was no connection to send anything on."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, _NO_CONNECTION)
+    return isinstance(error, _NO_CONNECTION_HTTPX)
+
+
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
+_NO_CONNECTION_HTTPX = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 # Parsing an address costs as much as the rest of a request; few are ever asked for.
 _parsed = lru_cache(maxsize=256)(httpx.URL)
@@ -104,17 +128,20 @@ class Http:
         url: str,
         *,
         headers: Mapping[str, str],
-        content: bytes | None = None,
+        content: bytes | StreamedBody | None = None,
         timeouts: Timeouts,
     ) -> AsyncIterator[httpx.Response]:
         """Yield the response once its headers are there; close it in every case.
 
         Raises NetworkFailed or UpstreamTimeout.
         """
+        head = dict(headers)
+        if isinstance(content, StreamedBody):
+            head["Content-Length"] = str(content.size)
         request = httpx.Request(
             method,
             _parsed(url),
-            headers=dict(headers),
+            headers=head,
             content=content,
             extensions={"timeout": timeouts.as_extension()},
         )
@@ -132,7 +159,7 @@ class Http:
         url: str,
         *,
         headers: Mapping[str, str],
-        content: bytes | None = None,
+        content: bytes | StreamedBody | None = None,
         timeouts: Timeouts,
         limit: int,
     ) -> tuple[httpx.Response, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["developer", "system", "user", "assistant", "tool"]
@@ -129,6 +130,67 @@ class FetchedFile:
     name: str
     mime_type: str
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A checked file that lies on disk; ``size`` in bytes. It must not change while used."""
+
+    name: str
+    mime_type: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """Pictures from a prompt. ``ratio`` is "2:3" or such, empty for upstream's own choice.
+
+    ``pro`` picks the newer model of grok.com's picture socket, ``nsfw`` sets its flag.
+    ``resolution`` ("1k", "1.5k", "2k"), ``quality``, ``user`` and ``inline`` (base64 in
+    place of links) are api.x.ai's.
+    """
+
+    prompt: str
+    count: int = 1
+    ratio: str = ""
+    nsfw: bool = False
+    pro: bool = False
+    resolution: str = ""
+    quality: str = ""
+    inline: bool = False
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """Pictures made from pictures; the rest is as in ``ImageRequest``."""
+
+    prompt: str
+    images: tuple[StoredFile, ...]
+    count: int = 1
+    ratio: str = ""
+    resolution: str = ""
+    quality: str = ""
+    inline: bool = False
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRequest:
+    """One video of ``seconds``, from a prompt or, with ``image``, from its first frame.
+
+    ``resolution`` is "480p", "720p" or "1080p"; ``preset`` ("normal", "fun", "spicy",
+    "custom") means something to grok.com only, ``user`` to api.x.ai only.
+    """
+
+    prompt: str
+    ratio: str = "3:2"
+    seconds: int = 6
+    resolution: str = "480p"
+    preset: str = "custom"
+    image: StoredFile | None = None
+    user: str = ""
 
 
 LoadFile = Callable[[Part], Awaitable[FetchedFile]]

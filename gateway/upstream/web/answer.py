@@ -113,7 +113,15 @@ class Answer:
         extra = {"conversation_id": self.conversation_id} if self.conversation_id else {}
         if self._late:
             extra["late_reasoning"] = self.late_reasoning
-        events.append(Finished("stop", self.response_id, fingerprint=self.fingerprint, extra=extra))
+        events.append(
+            Finished(
+                "stop",
+                self.response_id,
+                fingerprint=self.fingerprint,
+                extra=extra,
+                blocked=self.pictures.blocked,
+            )
+        )
 
     def _begin(self, events: list[Event]) -> None:
         if rest := self._thinking.finish():
@@ -143,7 +151,7 @@ class Answer:
     def _check_pictures(self) -> None:
         if self.begun or self.pictures.any_ready:
             return
-        if self.pictures.moderated:
+        if self.pictures.blocked:
             raise ContentRefused(row=7, evidence="every picture was moderated")
         if self.pictures.expected:
             raise UpstreamIncomplete(row=14, evidence="no picture address")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.upstream.values import percentage, web_url
 from gateway.upstream.web.framing import parse_object
-from gateway.upstream.web.links import clip_title, identifier, web_url
+from gateway.upstream.web.links import clip_title, identifier
 
 MAX_CARDS = 1024
 _MARKDOWN = str.maketrans({"[": "\\[", "]": "\\]", "<": "&lt;", ">": "&gt;", "\n": " ", "\r": " "})
@@ -23,13 +24,6 @@ class Chunk:
     percent: int
     moderated: bool
     failure: str
-
-
-def percentage(value: object) -> int:
-    """``value`` as a whole number from 0 to 100; anything odd is 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return 0
-    return int(min(max(value, 0), 100))
 
 
 def decode_card(attachment: object) -> dict[str, Any] | None:

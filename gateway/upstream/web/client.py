@@ -1,51 +1,38 @@
-"""grok.com as an upstream: chat over REST or WebSocket, uploads, quota, identity."""
+"""grok.com as an upstream: chat over REST or WebSocket, uploads, quota, identity, media."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
-import httpx
-from pydantic_core import from_json
-
-from gateway.upstream.errors import (
-    SessionRejected,
-    UpstreamError,
-    UpstreamFailed,
-    UpstreamIncomplete,
-    UpstreamTimeout,
-)
+from gateway.upstream.errors import UpstreamError, UpstreamFailed
 from gateway.upstream.events import Event
-from gateway.upstream.http import MAX_ERROR_BODY, Http, read_up_to, reads
-from gateway.upstream.requests import Account, FetchedFile, WebTarget
-from gateway.upstream.taxonomy import classify_web
+from gateway.upstream.http import Http
+from gateway.upstream.requests import Account, FetchedFile, ImageRequest, WebTarget
 from gateway.upstream.web import payloads, quota, session, uploads
+from gateway.upstream.web.calls import Batches, Seams, WebCalls
 from gateway.upstream.web.frames import RestDecoder
 from gateway.upstream.web.headers import Profile
+from gateway.upstream.web.media import drawing
+from gateway.upstream.web.media.client import WebMedia
 from gateway.upstream.web.mgw_frames import MgwDecoder
 from gateway.upstream.web.quota import QuotaReading
 from gateway.upstream.web.session import Identity, is_uuid
 from gateway.upstream.web.settings import WebSettings
-from gateway.upstream.web.socket import OPEN_TIMEOUT, MgwSocket, SocketOptions, open_socket
+from gateway.upstream.web.socket import OPEN_TIMEOUT, SocketOptions, WebSocket, open_socket
 from gateway.upstream.web.uploads import upload_all
 
-CHAT_PATH = "/rest/app-chat/conversations/new"
 QUOTA_TIMEOUT = 25.0
 SESSION_TIMEOUT = 15.0
 UPLOAD_TIMEOUT = 60.0
-MAX_REPLY = 2 * 1024 * 1024
-TAIL_TIMEOUT = 15.0
-"""Seconds of silence a complete answer bears for what may follow it (upstream-web 2.7)."""
-
-Batches = AsyncGenerator[list[Event], None]
 
 
-class WebUpstream:
+class WebUpstream(WebMedia):
     """Speaks to grok.com with one account at a time; raises UpstreamError only.
 
-    ``now_ms`` is Unix time in milliseconds, ``new_uuid`` a fresh UUIDv4 as text.
+    ``now_ms`` is Unix time in milliseconds, ``new_uuid`` a fresh UUIDv4 as text. Assets
+    come over ``asset_http`` where that is given, since they may have a proxy of their own.
     """
 
     def __init__(
@@ -55,12 +42,12 @@ class WebUpstream:
         *,
         now_ms: Callable[[], int],
         new_uuid: Callable[[], str],
+        asset_http: Callable[[], Http] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._http = http
-        self._settings = settings
-        self._now_ms = now_ms
-        self._new_uuid = new_uuid
-        self._last_profile = Profile(WebSettings())
+        seams = Seams(http, asset_http or http, settings, now_ms, new_uuid, sleep)
+        self._calls = WebCalls(seams)
+        super().__init__(self._calls)
 
     def chat(
         self, prompt: str, files: Sequence[FetchedFile], target: WebTarget, account: Account
@@ -70,46 +57,58 @@ class WebUpstream:
         ``files`` are uploaded first, with the same account. Closing the generator closes
         the connection at once.
         """
-        profile = self._profile()
+        profile = self._calls.profile()
         if profile.settings.chat_protocol == "mgw":
             return self._chat_mgw(profile, prompt, files, target, account)
         return self._chat_rest(profile, prompt, files, target, account)
 
+    def draw(
+        self, request: ImageRequest, account: Account, target: WebTarget = drawing.TARGET
+    ) -> Batches:
+        """Pictures by way of chat (upstream-web 7.1): at most two a call.
+
+        Yields ImageProgress, ImageReady and Finished only. Raises ImagesIncomplete where
+        no picture came, ContentRefused where moderation left none.
+        """
+        settings = self._calls.profile().settings
+        chat = self.chat(drawing.message(request.prompt, settings), (), target, account)
+        return drawing.pictures(chat, min(request.count, drawing.PER_CALL))
+
     async def rate_limit(self, account: Account, model_or_mode: str) -> QuotaReading:
         """What is left of one mode (Gen 2, 3) or model name (Gen 1), upstream-web 6.1."""
-        profile = self._profile()
+        profile = self._calls.profile()
         settings = profile.settings
         by_mode = settings.chat_protocol == "mgw" or settings.rest_form == "mode_id"
-        reply = await self._call(
+        reply = await self._calls.call(
             profile,
             "POST",
             quota.RATE_LIMITS_PATH,
-            headers=profile.json(account, self._new_uuid()),
+            headers=profile.json(account, self._calls.new_uuid()),
             content=quota.rate_limit_body(model_or_mode, by_mode=by_mode),
             timeout=QUOTA_TIMEOUT,
         )
-        return quota.parse_rate_limit(reply, self._now())
+        return quota.parse_rate_limit(reply, self._calls.now())
 
     async def media_quota(self, account: Account) -> dict[str, QuotaReading | None]:
         """What is left of each media bucket, upstream-web 6.3."""
-        profile = self._profile()
-        reply = await self._call(
+        profile = self._calls.profile()
+        reply = await self._calls.call(
             profile,
             "POST",
             quota.MEDIA_QUOTA_PATH,
-            headers=profile.media_json(account, self._new_uuid()),
+            headers=profile.media_json(account, self._calls.new_uuid()),
             content=b"{}",
             timeout=QUOTA_TIMEOUT,
         )
-        return quota.parse_media_quota(reply, self._now())
+        return quota.parse_media_quota(reply, self._calls.now())
 
     async def identify(self, account: Account) -> Identity:
         """Ask whose session it is and write ``account.user_id``, upstream-web 1.7.
 
         Raises CredentialRejected for a session that is dead or blocked.
         """
-        profile = self._profile()
-        reply = await self._call(
+        profile = self._calls.profile()
+        reply = await self._calls.call(
             profile,
             "GET",
             session.SESSION_PATH,
@@ -121,15 +120,6 @@ class WebUpstream:
             account.user_id = identity.user_id
         return identity
 
-    def _profile(self) -> Profile:
-        settings = self._settings()
-        if settings is not self._last_profile.settings:
-            self._last_profile = Profile(settings)
-        return self._last_profile
-
-    def _now(self) -> float:
-        return self._now_ms() / 1000
-
     async def _chat_rest(
         self,
         profile: Profile,
@@ -140,27 +130,15 @@ class WebUpstream:
     ) -> Batches:
         settings = profile.settings
         file_ids = await self._upload(profile, files, account) if files else ()
-        decoder = RestDecoder(settings.filter_tags, settings.assets_url)
-        async with self._http().stream(
-            "POST",
-            profile.url(CHAT_PATH),
-            headers=profile.json(account, self._new_uuid()),
-            content=payloads.rest_body(prompt, file_ids, target, settings),
-            timeouts=settings.timeouts(),
-        ) as response:
-            if not response.is_success:
-                body = await read_up_to(response, MAX_ERROR_BODY)
-                raise self._classify(response, body)
-            async with aclosing(reads(response)) as chunks:
-                chunk = await anext(chunks, None)
-                _refuse_html(response, chunk or b"")
-                while chunk is not None:
-                    if events := decoder.feed(chunk):
-                        yield events
-                    if decoder.pending is not None:
-                        raise decoder.pending
-                    chunk = await _next(chunks, decoder)
-            if events := decoder.finish():
+        batches = self._calls.converse(
+            profile,
+            profile.json(account, self._calls.new_uuid()),
+            payloads.rest_body(prompt, file_ids, target, settings),
+            settings.timeouts(),
+            RestDecoder(settings.filter_tags, settings.assets_url),
+        )
+        async with aclosing(batches):
+            async for events in batches:
                 yield events
 
     async def _chat_mgw(
@@ -174,9 +152,11 @@ class WebUpstream:
         settings = profile.settings
         user_id = await self._uuid_of(account)
         file_ids = await self._upload(profile, files, account) if files else ()
-        event_id = f"evt_init_{self._new_uuid()}"
+        event_id = f"evt_init_{self._calls.new_uuid()}"
         decoder = MgwDecoder(event_id, settings.filter_tags, settings.assets_url)
-        async with open_socket(_socket_options(profile, account, user_id), self._now_ms) as socket:
+        async with open_socket(
+            _socket_options(profile, account, user_id), self._calls.now_ms
+        ) as socket:
             await socket.send(payloads.session_frame(event_id, target.mode, settings))
             asked = False
             while not decoder.done and (frames := await socket.read()):
@@ -192,11 +172,11 @@ class WebUpstream:
                 yield events
 
     async def _ask(
-        self, socket: MgwSocket, session_id: str, prompt: str, file_ids: Sequence[str]
+        self, socket: WebSocket, session_id: str, prompt: str, file_ids: Sequence[str]
     ) -> None:
-        now_ms = self._now_ms()
+        now_ms = self._calls.now_ms()
         await socket.send(
-            payloads.message_frame(session_id, now_ms, self._new_uuid(), prompt, file_ids),
+            payloads.message_frame(session_id, now_ms, self._calls.new_uuid(), prompt, file_ids),
             payloads.response_frame(session_id, now_ms),
         )
 
@@ -216,9 +196,9 @@ class WebUpstream:
         return await upload_all(files, lambda file: upload_one(profile, account, file))
 
     async def _upload_v2(self, profile: Profile, account: Account, file: FetchedFile) -> str:
-        boundary = f"form-{self._new_uuid()}"
+        boundary = f"form-{self._calls.new_uuid()}"
         content_type, content = uploads.multipart_body(file, boundary)
-        reply = await self._call(
+        reply = await self._calls.call(
             profile,
             "POST",
             uploads.MULTIPART_PATH,
@@ -229,55 +209,15 @@ class WebUpstream:
         return uploads.reference_id(reply)
 
     async def _upload_json(self, profile: Profile, account: Account, file: FetchedFile) -> str:
-        reply = await self._call(
+        reply = await self._calls.call(
             profile,
             "POST",
             uploads.JSON_PATH,
-            headers=profile.json(account, self._new_uuid()),
+            headers=profile.json(account, self._calls.new_uuid()),
             content=uploads.json_body(file),
             timeout=UPLOAD_TIMEOUT,
         )
         return uploads.reference_id(reply)
-
-    async def _call(
-        self,
-        profile: Profile,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str],
-        content: bytes | None = None,
-        timeout: float,  # noqa: ASYNC109 - handed to the transport, which is what times it
-    ) -> dict[str, Any]:
-        """One short exchange that answers with a JSON object."""
-        response, body = await self._http().send(
-            method,
-            profile.url(path),
-            headers=headers,
-            content=content,
-            timeouts=profile.settings.timeouts(at_most=timeout),
-            limit=MAX_REPLY,
-        )
-        if not response.is_success:
-            raise self._classify(response, body[:MAX_ERROR_BODY])
-        _refuse_html(response, body)
-        return _json_object(body)
-
-    def _classify(self, response: httpx.Response, body: bytes) -> UpstreamError:
-        return classify_web(response.status_code, body, headers=response.headers, now=self._now())
-
-
-async def _next(chunks: AsyncGenerator[bytes, None], decoder: RestDecoder) -> bytes | None:
-    """The next read, or None at the end.
-
-    Once the answer is complete, neither a break nor silence can spoil it.
-    """
-    if not decoder.complete:
-        return await anext(chunks, None)
-    with suppress(TimeoutError, UpstreamTimeout, UpstreamIncomplete):
-        async with asyncio.timeout(TAIL_TIMEOUT):
-            return await anext(chunks, None)
-    return None
 
 
 def _feed(decoder: MgwDecoder, frames: Sequence[str]) -> tuple[list[Event], UpstreamError | None]:
@@ -289,24 +229,6 @@ def _feed(decoder: MgwDecoder, frames: Sequence[str]) -> tuple[list[Event], Upst
         except UpstreamError as error:
             return events, error
     return events, None
-
-
-def _refuse_html(response: httpx.Response, body: bytes) -> None:
-    """A page instead of data: the browser session is not accepted (row 9)."""
-    if response.headers.get("content-type", "").startswith("text/html") or (
-        body.lstrip()[:1] == b"<"
-    ):
-        raise SessionRejected(row=9, upstream_status=response.status_code, evidence="html")
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = from_json(body)
-    except ValueError as error:
-        raise UpstreamFailed(row=12, evidence="the reply is not JSON") from error
-    if not isinstance(value, dict):
-        raise UpstreamFailed(row=12, evidence="the reply is not a JSON object")
-    return value
 
 
 def _socket_options(profile: Profile, account: Account, user_id: str) -> SocketOptions:

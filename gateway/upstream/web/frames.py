@@ -28,7 +28,8 @@ class RestDecoder:
     """Bytes in, events out; one per stream.
 
     An error found behind events of the same read is kept in ``pending`` and raised by
-    the next call, so that nothing decoded before it is lost.
+    the next call, so that nothing decoded before it is lost. ``begun`` turns true with
+    the first frame of an answer that is not an error.
     """
 
     def __init__(self, filter_tags: Sequence[str], assets_url: str) -> None:
@@ -36,6 +37,7 @@ class RestDecoder:
         self._answer = Answer(filter_tags, assets_url)
         self._locked = ""
         self._ended = False
+        self.begun = False
         self.committed = False
         self.pending: UpstreamError | None = None
 
@@ -94,6 +96,7 @@ class RestDecoder:
         conversation = result.get("conversation")
         if isinstance(conversation, dict) and not self._answer.conversation_id:
             self._answer.conversation_id = _text(conversation.get("conversationId"))
+        self.begun = self.begun or isinstance(response, dict) or isinstance(conversation, dict)
 
     def _response(self, response: dict[str, Any], events: list[Event]) -> None:
         response_id = response.get("responseId")

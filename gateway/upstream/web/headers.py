@@ -17,8 +17,8 @@ _KEPT_PREFIX = "cf_chl_"
 class Profile:
     """The addresses and header values of one ``WebSettings``.
 
-    Cookies are made only for ``settings.base_url``, so a request built from this class
-    carries them nowhere else.
+    Cookies are made for ``settings.base_url`` and, in ``bare``, for the private host of
+    assets; ``anonymous`` is for everything else.
     """
 
     __slots__ = ("_bare", "_cloudflare", "_json", "base_url", "origin", "settings", "user_agent")
@@ -43,6 +43,10 @@ class Profile:
         """Where the chat WebSocket of that account is (upstream-web 3.1)."""
         return f"ws{self.base_url.removeprefix('http')}/ws/mgw/?uid={user_id}"
 
+    def imagine_url(self) -> str:
+        """Where the picture WebSocket is (upstream-web 8)."""
+        return f"ws{self.base_url.removeprefix('http')}/ws/imagine/listen"
+
     def cookie(self, account: Account, user_id: str = "") -> str:
         """The ``Cookie`` header; ``user_id`` adds the cookie only ``/ws/mgw/`` needs.
 
@@ -65,18 +69,35 @@ class Profile:
         headers["x-xai-request-id"] = request_id
         return headers
 
-    def media_json(self, account: Account, request_id: str) -> dict[str, str]:
+    def media_json(
+        self, account: Account, request_id: str, page: str = "/imagine"
+    ) -> dict[str, str]:
         """Headers of a JSON call about media, which must come from ``/imagine``."""
         headers = self.json(account, request_id)
-        headers["Referer"] = f"{self.base_url}/imagine"
+        headers["Referer"] = self.base_url + page
         return headers
 
-    def upload(self, account: Account, content_type: str) -> dict[str, str]:
+    def files(self, account: Account, request_id: str) -> dict[str, str]:
+        """Headers of a call about stored assets, which comes from ``/files``."""
+        headers = self.json(account, request_id)
+        del headers["Content-Type"]
+        headers["Referer"] = f"{self.base_url}/files"
+        return headers
+
+    def upload(
+        self, account: Account, content_type: str, *, for_media: bool = False
+    ) -> dict[str, str]:
         """Headers of a multipart upload: no request id (upstream-web 5.3)."""
         headers = self._json.copy()
         headers["Cookie"] = self.cookie(account)
         headers["Content-Type"] = content_type
+        if for_media:
+            headers["Referer"] = f"{self.base_url}/imagine"
         return headers
+
+    def anonymous(self) -> dict[str, str]:
+        """Headers of a public download: nothing that says whose it is."""
+        return {name: value for name, value in self._bare.items() if name != "Referer"}
 
 
 def _clean(value: str) -> str:

@@ -5,27 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-MAX_URL = 8 * 1024
-"""Characters of a source address (upstream-web 2.6)."""
+from gateway.upstream.values import web_url
+
 MAX_TITLE = 512
 ASSET_HOSTS = frozenset({"assets.grok.com", "imagine-public.x.ai", "imgen.x.ai"})
 """Hosts of generated pictures and videos (upstream-web 1.1)."""
 
-_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f<>\"\\]")
 _USERNAME = re.compile(r"\w{1,64}", re.ASCII)
 _POST_ID = re.compile(r"\d{1,32}", re.ASCII)
-
-
-def web_url(value: object) -> str:
-    """``value`` if it is an absolute http(s) address without userinfo, else empty."""
-    if not isinstance(value, str) or len(value) > MAX_URL or _NOT_IN_URLS.search(value):
-        return ""
-    try:
-        parts = urlsplit(value)
-        fit = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:
-        return ""
-    return value if fit else ""
 
 
 def post_url(username: object, post_id: object) -> str:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 
 from gateway.upstream.events import Source
+from gateway.upstream.values import web_url
 from gateway.upstream.web.cards import CardCache, link_target, searched_image
-from gateway.upstream.web.links import clip_title, web_url
+from gateway.upstream.web.links import clip_title
 from gateway.upstream.web.tags import RENDER_TAG, hidden_tags
 
 MAX_OPENER = 256 * 1024

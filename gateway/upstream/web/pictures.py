@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.upstream.events import Event, ImageProgress, ImageReady, VideoProgress, VideoReady
-from gateway.upstream.web.cards import Chunk, percentage
+from gateway.upstream.values import percentage
+from gateway.upstream.web.cards import Chunk
 from gateway.upstream.web.links import asset_url, identifier
 
 MAX_PICTURES = 64
@@ -21,18 +22,22 @@ _GENERATED = re.compile(
     r"(?:https?://|/?users/)[^\s\"'<>()\\]{0,512}?/generated/[^\s\"'<>()\\]{1,512}"
 )
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]{0,512}\]\(([^\s()]{1,8192})\)")
+_RESOLUTION = re.compile(r"\d{3,4}p", re.ASCII)
 _VIDEO_URLS = (
     *("videoUrl", "contentUrl", "assetUrl", "fileUri", "fileUrl"),
     *("videoURL", "contentURL", "assetURL", "fileURI", "fileURL"),
 )
 
 
-def _identity(url: str) -> str:
-    """What two addresses of one picture share: the segment before the file name."""
+_PART = re.compile(r"-part-\d+$")
+
+
+def identity(url: str) -> str:
+    """What the addresses of one picture or video share: the segment before the file name."""
     path = urlsplit(url).path
     if "/generated/" not in path:
         return url
-    return path.rsplit("/", 2)[-2]
+    return _PART.sub("", path.rsplit("/", 2)[-2])
 
 
 class Pictures:
@@ -42,12 +47,17 @@ class Pictures:
         self._assets_url = assets_url
         self._ready: dict[str, int] = {}
         self._refused: set[str] = set()
+        self._blocked: set[str] = set()
         self._percent: dict[int, int] = {}
         self._open: set[int] = set()
         self._slots: dict[str, int] = {}
         self._strays: list[str] = []
         self.expected = False
-        self.moderated = False
+
+    @property
+    def blocked(self) -> int:
+        """How many pictures moderation withheld."""
+        return len(self._blocked)
 
     @property
     def any_ready(self) -> bool:
@@ -62,15 +72,21 @@ class Pictures:
         slot = frame.get("imageIndex")
         percent = percentage(frame.get("progress"))
         url = frame.get("imageUrl") or frame.get("url")
+        key = identifier(frame.get("imageId") or frame.get("assetId"))
         if isinstance(slot, bool) or not isinstance(slot, int) or not 0 <= slot < MAX_SLOTS:
-            slot = self._slot(identifier(frame.get("imageId") or frame.get("assetId")))
+            slot = self._slot(key)
+        if frame.get("moderated") is True:
+            return self._withhold(slot, key, url)
         final = percent >= 100 or frame.get("isFinal") is True
-        return self._step(slot, percent, url, final, frame.get("moderated") is True)
+        return self._step(slot, percent, url, final)
 
     def chunk(self, chunk: Chunk) -> list[Event]:
         """The picture of a card."""
+        slot = self._slot(chunk.key)
+        if chunk.moderated:
+            return self._withhold(slot, chunk.key, chunk.url)
         final = chunk.percent >= 100 and not chunk.failure
-        return self._step(self._slot(chunk.key), chunk.percent, chunk.url, final, chunk.moderated)
+        return self._step(slot, chunk.percent, chunk.url, final)
 
     def urls(self, values: object) -> list[Event]:
         """A ``generatedImageUrls`` list; placeholders and previews are passed over."""
@@ -94,16 +110,18 @@ class Pictures:
     def _slot(self, key: str) -> int:
         return self._slots.setdefault(key, len(self._slots)) if len(self._slots) < MAX_SLOTS else 0
 
-    def _step(
-        self, slot: int, percent: int, url: object, final: bool, moderated: bool
-    ) -> list[Event]:
+    def _withhold(self, slot: int, key: str, url: object) -> list[Event]:
+        """A moderated picture: neither its id nor its address is ever given out."""
         self.expected = True
-        if moderated:
-            self.moderated = True
-            self._open.discard(slot)
-            if found := asset_url(url, self._assets_url):
-                self._refused.add(_identity(found))
-            return []
+        self._open.discard(slot)
+        found = asset_url(url, self._assets_url)
+        named = [name for name in (key, identity(found) if found else "") if name]
+        self._blocked.add(named[-1] if named else str(slot))
+        self._refused.update(named)
+        return []
+
+    def _step(self, slot: int, percent: int, url: object, final: bool) -> list[Event]:
+        self.expected = True
         if final:
             self._open.discard(slot)
             return self._found(slot, url)
@@ -111,14 +129,18 @@ class Pictures:
             return []
         self._open.add(slot)
         self._percent[slot] = percent
-        return [ImageProgress(slot, percent)]
+        return [ImageProgress(slot, percent, preview_url=self._preview(url))]
+
+    def _preview(self, url: object) -> str:
+        found = asset_url(url, self._assets_url)
+        return "" if found and identity(found) in self._refused else found
 
     def _found(self, slot: int | None, value: object) -> list[Event]:
         url = asset_url(value, self._assets_url)
         path = urlsplit(url).path
         if not url or "-part-" in path:
             return []
-        key = _identity(url)
+        key = identity(url)
         if key in self._ready or key in self._refused or len(self._ready) >= MAX_PICTURES:
             return []
         taken = self._ready.values()
@@ -129,12 +151,15 @@ class Pictures:
 
 
 class Video:
-    """The video of one answer; ``moderated`` until a frame with an address says otherwise."""
+    """The video of one answer; one that was moderated is never given out."""
 
     def __init__(self, assets_url: str) -> None:
         self._assets_url = assets_url
         self._percent = -1
         self._poster = ""
+        self._resolution = ""
+        self._video_id = ""
+        self._refused: set[str] = set()
         self.expected = False
         self.moderated = False
         self.ready = False
@@ -144,13 +169,15 @@ class Video:
         self.expected = True
         if self.ready:
             return []
-        self._poster = asset_url(frame.get("thumbnailImageUrl"), self._assets_url) or self._poster
+        self._note(frame)
+        found = (self._address(frame.get(name)) for name in _VIDEO_URLS)
+        url = next(filter(None, found), "")
         if frame.get("moderated") is True:
             self.moderated = True
+            self._refused.update(filter(None, (self._video_id, identity(url))))
             return []
-        for name in _VIDEO_URLS:
-            if url := self._address(frame.get(name)):
-                return self._done(url)
+        if url:
+            return self._done(url)
         percent = percentage(frame.get("progress"))
         if percent <= self._percent:
             return []
@@ -167,14 +194,24 @@ class Video:
                 return self._done(url)
         return []
 
+    def _note(self, frame: Mapping[str, Any]) -> None:
+        self._poster = asset_url(frame.get("thumbnailImageUrl"), self._assets_url) or self._poster
+        self._video_id = identifier(frame.get("videoId")) or self._video_id
+        resolution = frame.get("resolutionName")
+        if isinstance(resolution, str) and _RESOLUTION.fullmatch(resolution):
+            self._resolution = resolution
+
     def _address(self, value: object) -> str:
         url = asset_url(value, self._assets_url)
         path = urlsplit(url).path
         return url if path.endswith(".mp4") or "/content" in path else ""
 
     def _done(self, url: str) -> list[Event]:
+        video_id = identity(url) if "/generated/" in urlsplit(url).path else self._video_id
+        if not self._refused.isdisjoint((video_id, self._video_id)):
+            return []
         self.ready = True
-        return [VideoReady(url, self._poster)]
+        return [VideoReady(url, self._poster, self._resolution, video_id)]
 
 
 def _strings(value: object, depth: int = 0) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The chat WebSocket's transport: connect, heartbeat, idle time-out, prompt close.
+"""The transport of grok.com's WebSockets: connect, heartbeat, idle time-out, prompt close.
 
 Only this module names ``websockets``. What the frames mean is the decoder's business.
-Source: upstream-web 3.1-3.2.
+Sources: upstream-web 3.1-3.2 and 8.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ WRITE_TIMEOUT = 15.0
 PING_EVERY = 25.0
 CLOSE_TIMEOUT = 1.0
 MAX_FRAME = 16 * 1024 * 1024
+MAX_QUEUE = 16
 
 # A logger outside every hierarchy: at debug level websockets logs the Cookie header.
 _SILENT = logging.Logger("websockets", level=logging.CRITICAL + 1)
@@ -45,7 +46,11 @@ _SILENT = logging.Logger("websockets", level=logging.CRITICAL + 1)
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """How to reach and keep one socket; times in seconds."""
+    """How to reach and keep one socket; times in seconds.
+
+    ``ping_every`` None sends no heartbeat. A frame has at most ``max_frame`` bytes; when
+    more than ``max_queue`` frames wait to be read, reading stops until they are.
+    """
 
     url: str
     origin: str
@@ -54,7 +59,9 @@ class SocketOptions:
     proxy_url: str | None
     idle_timeout: float
     open_timeout: float = OPEN_TIMEOUT
-    ping_every: float = PING_EVERY
+    ping_every: float | None = PING_EVERY
+    max_frame: int = MAX_FRAME
+    max_queue: int = MAX_QUEUE
 
 
 class _DirectConnect(connect):
@@ -64,7 +71,7 @@ class _DirectConnect(connect):
         return exc
 
 
-class MgwSocket:
+class WebSocket:
     """An open socket. Every method raises UpstreamError only."""
 
     def __init__(self, connection: ClientConnection, idle_timeout: float) -> None:
@@ -79,17 +86,18 @@ class MgwSocket:
                 for frame in frames:
                     await self._connection.send(frame, text=True)
 
-    async def read(self) -> list[str]:
+    async def read(self, within: float | None = None) -> list[str]:
         """Wait for a text frame; return it with all others that came along.
 
         An empty list means that the other side closed. Raises UpstreamTimeout after
-        ``idle_timeout`` of silence.
+        ``within`` seconds of silence, ``idle_timeout`` of the options where None.
         """
+        patience = self._idle_timeout if within is None else within
         frames: list[str] = []
         while not frames:
             with map_socket_errors():
                 try:
-                    async with asyncio.timeout(self._idle_timeout):
+                    async with asyncio.timeout(patience):
                         message = await self._connection.recv()
                 except ConnectionClosed:
                     return []
@@ -111,7 +119,7 @@ class MgwSocket:
 @asynccontextmanager
 async def open_socket(
     options: SocketOptions, now_ms: Callable[[], int]
-) -> AsyncIterator[MgwSocket]:
+) -> AsyncIterator[WebSocket]:
     """An open socket with its heartbeat; closed in every case, at once unless all went well.
 
     Raises the taxonomy's error for a refused handshake, NetworkFailed, UpstreamTimeout.
@@ -120,7 +128,7 @@ async def open_socket(
         connection = await _dial(options)
     pinger = asyncio.create_task(_ping(connection, options.ping_every, now_ms))
     try:
-        yield MgwSocket(connection, options.idle_timeout)
+        yield WebSocket(connection, options.idle_timeout)
         with contextlib.suppress(WebSocketException, OSError):
             await connection.close()
     finally:
@@ -139,7 +147,8 @@ async def _dial(options: SocketOptions) -> ClientConnection:
         open_timeout=options.open_timeout,
         close_timeout=CLOSE_TIMEOUT,
         ping_interval=None,
-        max_size=MAX_FRAME,
+        max_size=options.max_frame,
+        max_queue=options.max_queue,
         logger=_SILENT,
         ssl=_tls() if options.url.startswith("wss:") else None,
     )
@@ -151,7 +160,11 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-async def _ping(connection: ClientConnection, every: float, now_ms: Callable[[], int]) -> None:
+async def _ping(
+    connection: ClientConnection, every: float | None, now_ms: Callable[[], int]
+) -> None:
+    if every is None:
+        return
     with contextlib.suppress(ConnectionClosed):
         while True:
             await asyncio.sleep(every)

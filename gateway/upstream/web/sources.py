@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gateway.upstream.events import Source
-from gateway.upstream.web.links import clip_title, post_url, web_url
+from gateway.upstream.values import web_url
+from gateway.upstream.web.links import clip_title, post_url
 
 MAX_SOURCES = 50
 

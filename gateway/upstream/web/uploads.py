@@ -9,7 +9,7 @@ import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
@@ -26,6 +26,8 @@ AT_ONCE = 4
 
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
 
+T = TypeVar("T")
+R = TypeVar("R")
 UploadOne = Callable[[FetchedFile], Awaitable[str]]
 
 
@@ -45,15 +47,20 @@ async def upload_all(files: Sequence[FetchedFile], upload_one: UploadOne) -> lis
     Raises RequestRejected over a limit, and whatever ``upload_one`` raises.
     """
     check_limits(files)
+    return await in_order(files, upload_one)
+
+
+async def in_order(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    """``work`` done on every item, a few at once; the first failure cancels the rest."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def guarded(file: FetchedFile) -> str:
+    async def guarded(item: T) -> R:
         async with gate:
-            return await upload_one(file)
+            return await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(guarded(file)) for file in files]
+            tasks = [group.create_task(guarded(item)) for item in items]
     except ExceptionGroup as failures:
         raise _first(failures.exceptions) from None
     return [task.result() for task in tasks]
@@ -71,14 +78,24 @@ def json_body(file: FetchedFile) -> bytes:
 
 def multipart_body(file: FetchedFile, boundary: str) -> tuple[str, bytes]:
     """The Gen 3 body and its ``Content-Type``; ``boundary`` must not occur in the file."""
-    name = safe_name(file.name).replace("\\", "\\\\").replace('"', '\\"')
+    head = multipart_head(file.name, file.mime_type, boundary)
+    body = b"%b%b\r\n--%b--\r\n" % (head, file.content, boundary.encode())
+    return multipart_type(boundary), body
+
+
+def multipart_type(boundary: str) -> str:
+    return f"multipart/form-data; boundary={boundary}"
+
+
+def multipart_head(file_name: str, mime_type: str, boundary: str) -> bytes:
+    """What precedes the bytes of the ``file`` part."""
+    name = safe_name(file_name).replace("\\", "\\\\").replace('"', '\\"')
     head = (
         f"--{boundary}\r\n"
         f'Content-Disposition: form-data; name="file"; filename="{name}"\r\n'
-        f"Content-Type: {safe_mime(file.mime_type)}\r\n\r\n"
+        f"Content-Type: {safe_mime(mime_type)}\r\n\r\n"
     )
-    body = b"%b%b\r\n--%b--\r\n" % (head.encode(), file.content, boundary.encode())
-    return f"multipart/form-data; boundary={boundary}", body
+    return head.encode()
 
 
 def safe_name(name: str) -> str:
@@ -110,13 +127,10 @@ def reference_id(reply: Mapping[str, Any]) -> str:
     Raises RequestRejected for a ``terminalError`` (any value that is not empty), and
     UpstreamFailed when no id came back.
     """
-    if reply.get("terminalError"):
-        raise RequestRejected("The upstream did not accept an attachment.", row=8)
-    metadata = reply.get("fileMetadata")
-    inner = metadata if isinstance(metadata, dict) else {}
+    metadata = _accepted_metadata(reply)
     found = (
-        inner.get("fileMetadataId"),
-        inner.get("fileId"),
+        metadata.get("fileMetadataId"),
+        metadata.get("fileId"),
         reply.get("fileMetadataId"),
         reply.get("fileId"),
         reply.get("uploadId"),
@@ -125,3 +139,22 @@ def reference_id(reply: Mapping[str, Any]) -> str:
         if isinstance(candidate, str) and candidate:
             return candidate
     raise UpstreamFailed(row=12, evidence="upload reply without an id")
+
+
+def media_reference(reply: Mapping[str, Any]) -> tuple[str, str]:
+    """The ``fileMetadataId`` and the ``fileUri`` of an upload, empty where there is none.
+
+    No other id will do for media (upstream-web 5.3). Raises RequestRejected for a
+    ``terminalError``.
+    """
+    metadata = _accepted_metadata(reply)
+    found = [metadata.get(name) or reply.get(name) for name in ("fileMetadataId", "fileUri")]
+    file_id, uri = (value if isinstance(value, str) else "" for value in found)
+    return file_id, uri
+
+
+def _accepted_metadata(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    if reply.get("terminalError"):
+        raise RequestRejected("The upstream did not accept an attachment.", row=8)
+    metadata = reply.get("fileMetadata")
+    return metadata if isinstance(metadata, dict) else {}

@@ -1,27 +1,20 @@
-"""api.x.ai as an upstream: chat, the models of a key, the state of a key."""
+"""api.x.ai as an upstream: chat, media, the models of a key, the state of a key."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
-
-from gateway.upstream.errors import (
-    CredentialRejected,
-    UpstreamFailed,
-    UpstreamIncomplete,
-    UpstreamTimeout,
-)
+from gateway.upstream.errors import UpstreamFailed, UpstreamIncomplete, UpstreamTimeout
 from gateway.upstream.events import Event
 from gateway.upstream.http import MAX_ERROR_BODY, Http, read_up_to, reads
 from gateway.upstream.requests import Account, ChatRequest
-from gateway.upstream.taxonomy import classify_xai
-from gateway.upstream.xai.answer import is_failure
+from gateway.upstream.xai.calls import XaiCalls, classify, key_headers
 from gateway.upstream.xai.decode import XaiStreamDecoder, decode_completion
+from gateway.upstream.xai.media import XaiMedia
 from gateway.upstream.xai.payload import chat_body
 from gateway.upstream.xai.settings import XaiSettings
 
@@ -61,10 +54,21 @@ class KeyInfo:
         return not (self.disabled or self.blocked or self.team_blocked)
 
 
-class XaiUpstream:
-    """Speaks to api.x.ai with one key at a time; raises UpstreamError only."""
+class XaiUpstream(XaiMedia):
+    """Speaks to api.x.ai with one key at a time; raises UpstreamError only.
 
-    def __init__(self, http: Callable[[], Http], settings: Callable[[], XaiSettings]) -> None:
+    Finished media come over ``media_http`` where that is given, without a credential.
+    """
+
+    def __init__(
+        self,
+        http: Callable[[], Http],
+        settings: Callable[[], XaiSettings],
+        *,
+        media_http: Callable[[], Http] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        super().__init__(XaiCalls(http, media_http or http, settings, sleep))
         self._http = http
         self._settings = settings
 
@@ -105,13 +109,13 @@ class XaiUpstream:
         async with self._http().stream(
             "POST",
             f"{settings.base_url}/v1/chat/completions",
-            headers=_headers(account, "text/event-stream"),
+            headers=key_headers(account, "text/event-stream"),
             content=chat_body(request, model),
             timeouts=settings.timeouts(),
         ) as response:
             if not response.is_success:
                 body = await read_up_to(response, MAX_ERROR_BODY)
-                raise classify_xai(response.status_code, body, headers=response.headers)
+                raise classify(response, body)
             async with aclosing(reads(response)) as chunks:
                 while (chunk := await _next(chunks, decoder)) is not None:
                     if events := decoder.feed(chunk):
@@ -124,39 +128,18 @@ class XaiUpstream:
         response, body = await self._http().send(
             "POST",
             f"{settings.base_url}/v1/chat/completions",
-            headers=_headers(account, "application/json"),
+            headers=key_headers(account, "application/json"),
             content=chat_body(request, model),
             timeouts=settings.timeouts(),
             limit=MAX_ANSWER,
         )
         if not response.is_success:
-            raise classify_xai(
-                response.status_code, body[:MAX_ERROR_BODY], headers=response.headers
-            )
+            raise classify(response, body)
         yield decode_completion(body)
 
     async def _get(self, path: str, account: Account) -> dict[str, Any]:
-        settings = self._settings()
-        response, body = await self._http().send(
-            "GET",
-            settings.base_url + path,
-            headers=_headers(account, "application/json"),
-            timeouts=settings.timeouts(at_most=PROBE_TIMEOUT),
-            limit=MAX_LIST,
-        )
-        if not response.is_success:
-            raise classify_xai(
-                response.status_code, body[:MAX_ERROR_BODY], headers=response.headers
-            )
-        try:
-            reply = from_json(body)
-        except ValueError as error:
-            raise UpstreamFailed(row=12, evidence="the reply is not JSON") from error
-        if not isinstance(reply, dict):
-            raise UpstreamFailed(row=12, evidence="the reply is not a JSON object")
-        if is_failure(reply):
-            raise classify_xai(response.status_code, body, headers=response.headers)
-        return reply
+        timeouts = self._settings().timeouts(at_most=PROBE_TIMEOUT)
+        return await self._calls.call("GET", path, account, timeouts=timeouts, limit=MAX_LIST)
 
 
 async def _next(chunks: AsyncGenerator[bytes, None], decoder: XaiStreamDecoder) -> bytes | None:
@@ -171,18 +154,6 @@ async def _next(chunks: AsyncGenerator[bytes, None], decoder: XaiStreamDecoder) 
         async with asyncio.timeout(TAIL_TIMEOUT):
             return await anext(chunks, None)
     return None
-
-
-def _headers(account: Account, accept: str) -> dict[str, str]:
-    secret = account.secret
-    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise CredentialRejected(row=1, evidence="the secret is not a header value")
-    return {
-        "Authorization": f"Bearer {secret}",
-        "Accept": accept,
-        "Content-Type": "application/json",
-        "User-Agent": "grok2api",
-    }
 
 
 def _model(item: Any) -> XaiModel | None:

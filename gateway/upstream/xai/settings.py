@@ -12,12 +12,14 @@ class XaiSettings:
     """One consistent reading of the ``xai`` settings.
 
     ``timeout`` is the longest silence borne, in seconds; reasoning calls may be silent
-    for minutes (upstream-xai 1).
+    for minutes (upstream-xai 1). ``result_hosts`` are those that links to finished media
+    may be on, besides that of ``base_url``.
     """
 
     base_url: str = "https://api.x.ai"
     timeout: float = 600.0
     connect_timeout: float = 10.0
+    result_hosts: tuple[str, ...] = ("imgen.x.ai", "vidgen.x.ai")
     proxy_url: str = field(default="", repr=False)
 
     def timeouts(self, at_most: float | None = None) -> Timeouts:

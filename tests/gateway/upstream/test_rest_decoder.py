@@ -54,7 +54,7 @@ GOLDEN: dict[str, list[Event]] = {
         Finished("stop", "resp-1", "hash-abc", {"conversation_id": "conv-1"}),
     ],
     "rest_picture": [
-        ImageProgress(0, 50),
+        ImageProgress(0, 50, preview_url=f"{ASSETS}/users/u-1/generated/img-1-part-0/image.jpg"),
         ImageReady(0, f"{ASSETS}/{IMAGE}", mime_type="image/jpeg"),
         Text("Here it is."),
         Finished("stop", "resp-2"),
@@ -62,7 +62,12 @@ GOLDEN: dict[str, list[Event]] = {
     "rest_video": [
         VideoProgress(1),
         VideoProgress(95),
-        VideoReady(f"{ASSETS}/{VIDEO}", f"{ASSETS}/users/u-1/generated/vid-1/preview_image.jpg"),
+        VideoReady(
+            f"{ASSETS}/{VIDEO}",
+            f"{ASSETS}/users/u-1/generated/vid-1/preview_image.jpg",
+            "720p",
+            "vid-1",
+        ),
         Text("I generated a video"),
         Finished("stop", extra={"conversation_id": "conv-3"}),
     ],
@@ -440,7 +445,7 @@ def video(**fields: Any) -> dict[str, Any]:
 )
 def test_a_video_completes_the_stream(response: dict[str, Any]) -> None:
     decoding = decoder()
-    assert VideoReady(f"{ASSETS}/{VIDEO}") in decoding.feed(frame(response))
+    assert VideoReady(f"{ASSETS}/{VIDEO}", video_id="vid-1") in decoding.feed(frame(response))
     assert decoding.complete
 
 
