@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -12,17 +14,25 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from pool import operations
 from pool.forms import ClientKeyForm, CredentialAddForm, CredentialChangeForm
 from pool.keys import mint
-from pool.models import BucketQuota, ClientKey, Credential, Status
+from pool.limits import record
+from pool.limits.day import RESET_OFFSET, Days, date_of, offset_of
+from pool.models import BucketQuota, ClientKey, Credential, Incident, KeyUsage
 
 if TYPE_CHECKING:
     CredentialBase = admin.ModelAdmin[Credential]
     ClientKeyBase = admin.ModelAdmin[ClientKey]
+    IncidentBase = admin.ModelAdmin[Incident]
     InlineBase = admin.TabularInline[BucketQuota, Credential]
+    UsageInlineBase = admin.TabularInline[KeyUsage, ClientKey]
 else:
-    CredentialBase = ClientKeyBase = admin.ModelAdmin
-    InlineBase = admin.TabularInline
+    CredentialBase = ClientKeyBase = IncidentBase = admin.ModelAdmin
+    InlineBase = UsageInlineBase = admin.TabularInline
+
+USAGE_DAYS = 30
+"""Days of use that the page of a client key shows."""
 
 
 class BucketQuotaInline(InlineBase):
@@ -50,7 +60,7 @@ class CredentialAdmin(CredentialBase):
     ordering = ("-pk",)
     list_per_page = 100
     show_full_result_count = False
-    actions = ("enable", "disable")
+    actions = ("enable", "disable", "clear_cooldown", "reset_quota")
     inlines = (BucketQuotaInline,)
     readonly_fields = (
         "hint", "status_reason", "user_id", "team_id", "use_count", "fail_count", "resting_until",
@@ -81,25 +91,51 @@ class CredentialAdmin(CredentialBase):
         if not change:
             obj.save(force_insert=True)
         elif form.changed_data:
-            obj.save(update_fields=[*form.changed_data, "updated_at"])
+            operations.save_edit(obj, form.changed_data)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        operations.delete(queryset)
 
     @admin.action(description=_("Enable"), permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
         """Also brings back what was retired as invalid."""
-        off = queryset.filter(status__in=[Status.DISABLED, Status.INVALID])
-        changed = off.update(
-            status=Status.ACTIVE,
-            status_reason="",
-            fail_count=0,
-            resting_until=None,
-            updated_at=timezone.now(),
-        )
-        _tell_count(self, request, changed)
+        _tell_count(self, request, operations.enable(queryset))
 
     @admin.action(description=_("Disable"), permissions=["change"])
     def disable(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
-        on = queryset.exclude(status=Status.DISABLED)
-        _tell_count(self, request, on.update(status=Status.DISABLED, updated_at=timezone.now()))
+        _tell_count(self, request, operations.disable(queryset))
+
+    @admin.action(description=_("Clear cool-downs"), permissions=["change"])
+    def clear_cooldown(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        _tell_count(self, request, operations.clear_cooldown(queryset))
+
+    @admin.action(description=_("Forget quota numbers"), permissions=["change"])
+    def reset_quota(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        _tell_count(self, request, operations.reset_quota(queryset))
+
+
+def _today() -> int:
+    return Days(offset_of(os.environ.get(RESET_OFFSET)), time.time).today()
+
+
+class KeyUsageInline(UsageInlineBase):
+    """Shown, not edited: the workers add to these rows while the form is open."""
+
+    model = KeyUsage
+    extra = 0
+    can_delete = False
+    ordering = ("-day",)
+    fields = ("day", "chat", "heavy", "image", "video")
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[KeyUsage]:
+        return super().get_queryset(request).filter(day__gt=date_of(_today() - USAGE_DAYS))
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
 
 
 @admin.register(ClientKey)
@@ -109,12 +145,18 @@ class ClientKeyAdmin(ClientKeyBase):
     list_filter = ("is_active",)
     search_fields = ("name", "prefix")
     ordering = ("-pk",)
-    actions = ("enable", "disable")
+    actions = ("enable", "disable", "reset_today")
+    inlines = (KeyUsageInline,)
     readonly_fields = ("prefix", "created_at", "updated_at")
 
     def get_fields(self, request: HttpRequest, obj: ClientKey | None = None) -> list[Any]:
         shown = [*ClientKeyForm.Meta.fields]
         return shown if obj is None else [*shown, *self.readonly_fields]
+
+    def get_inlines(
+        self, request: HttpRequest, obj: ClientKey | None
+    ) -> tuple[type[KeyUsageInline], ...]:
+        return self.inlines if obj is not None else ()
 
     def save_model(self, request: HttpRequest, obj: ClientKey, form: Any, change: bool) -> None:
         if change:
@@ -136,6 +178,31 @@ class ClientKeyAdmin(ClientKeyBase):
     def disable(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
         changed = queryset.filter(is_active=True)
         _tell_count(self, request, changed.update(is_active=False, updated_at=timezone.now()))
+
+    @admin.action(description=_("Reset today's use"), permissions=["change"])
+    def reset_today(self, request: HttpRequest, queryset: QuerySet[ClientKey]) -> None:
+        """Workers see it within about a second."""
+        ids = list(queryset.values_list("pk", flat=True))
+        record.reset(ids, _today())
+        _tell_count(self, request, len(ids))
+
+
+@admin.register(Incident)
+class IncidentAdmin(IncidentBase):
+    """What happened, for reading: workers open and close these rows themselves."""
+
+    list_display = ("reason", "credentials", "started_at", "last_seen_at", "ended_at")
+    ordering = ("-started_at",)
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
 
 
 def _tell_count(model_admin: Any, request: HttpRequest, changed: int) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from hmac import compare_digest
 
 from pool.crypto import keyed_hash
-from pool.models import ClientKey
+from pool.models import UNLIMITED, ClientKey
 
 _SCHEME = "sk-"
 _SHOWN_CHARACTERS = 8
@@ -45,11 +45,38 @@ class MintedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What a key may use: four buckets per day, requests per minute, requests at once.
+
+    UNLIMITED (-1) is no limit, 0 lets nothing pass.
+    """
+
+    chat: int = UNLIMITED
+    heavy: int = UNLIMITED
+    image: int = UNLIMITED
+    video: int = UNLIMITED
+    rpm: int = UNLIMITED
+    concurrency: int = UNLIMITED
+
+    @property
+    def daily(self) -> tuple[int, int, int, int]:
+        return self.chat, self.heavy, self.image, self.video
+
+    @property
+    def is_unlimited(self) -> bool:
+        return max(*self.daily, self.rpm, self.concurrency) < 0
+
+
+NO_LIMITS = KeyLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
     """What a request needs to know of its key.
 
     ``allowed_models`` None means all; ``expires_at`` is in seconds since the epoch, None
-    means never. ``id`` 0 is the global key of the configuration.
+    means never. ``id`` 0 is the global key of the configuration, which has no limits and
+    whose use is not counted.
     """
 
     id: int
@@ -58,6 +85,7 @@ class KeyRecord:
     allowed_models: frozenset[str] | None = None
     expires_at: float | None = None
     is_active: bool = True
+    limits: KeyLimits = NO_LIMITS
 
 
 GLOBAL_KEY = KeyRecord(id=0, name="app.api_key", prefix="")
@@ -79,6 +107,7 @@ def create_client_key(
     *,
     expires_at: datetime | None = None,
     allowed_models: Iterable[str] = (),
+    limits: KeyLimits = NO_LIMITS,
 ) -> tuple[ClientKey, str]:
     """Store a new key; returns its row and the clear text, which exists nowhere else."""
     minted = mint()
@@ -88,6 +117,12 @@ def create_client_key(
         digest=minted.digest,
         expires_at=expires_at,
         allowed_models=list(allowed_models),
+        chat_limit=limits.chat,
+        heavy_limit=limits.heavy,
+        image_limit=limits.image,
+        video_limit=limits.video,
+        rpm_limit=limits.rpm,
+        concurrency_limit=limits.concurrency,
     )
     return row, minted.clear
 
@@ -171,4 +206,16 @@ def _record(row: ClientKey) -> KeyRecord:
         allowed_models=frozenset(row.allowed_models) or None,
         expires_at=row.expires_at.timestamp() if row.expires_at else None,
         is_active=row.is_active,
+        limits=limits_of(row),
+    )
+
+
+def limits_of(row: ClientKey) -> KeyLimits:
+    return KeyLimits(
+        row.chat_limit,
+        row.heavy_limit,
+        row.image_limit,
+        row.video_limit,
+        row.rpm_limit,
+        row.concurrency_limit,
     )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from pool.entries import Entry, Quota
@@ -98,21 +98,22 @@ def count() -> int:
     return Credential.objects.count()
 
 
-def stamps() -> dict[int, datetime]:
-    """When each credential was changed last, by id."""
-    return dict(Credential.objects.values_list("id", "updated_at"))
-
-
-def load(since: datetime | None = None, overlap: timedelta = OVERLAP) -> Snapshot:
-    """Every credential, or those changed after ``since`` less ``overlap``."""
-    rows = Credential.objects.order_by("id")
+def stamps(since: datetime | None = None) -> dict[int, datetime]:
+    """When each credential was changed last, by id; of all, or those changed after ``since``."""
+    rows = Credential.objects.all()
     if since is not None:
-        rows = rows.filter(updated_at__gt=since - overlap)
-    entries = {row["id"]: _entry(row) for row in rows.values(*COLUMNS).iterator(chunk_size=5000)}
+        rows = rows.filter(updated_at__gt=since)
+    return dict(rows.values_list("id", "updated_at"))
+
+
+def load() -> Snapshot:
+    """Every credential."""
+    rows = Credential.objects.order_by("id").values(*COLUMNS)
+    entries = {row["id"]: _entry(row) for row in rows.iterator(chunk_size=5000)}
     stamps = (entry.stamp for entry in entries.values())
-    newest = max((stamp for stamp in stamps if isinstance(stamp, datetime)), default=since)
+    newest = max((stamp for stamp in stamps if isinstance(stamp, datetime)), default=None)
     if entries:
-        _attach_quotas(entries, all_of_them=since is None)
+        _attach_quotas(entries, all_of_them=True)
     return Snapshot(tuple(entries.values()), newest)
 
 
@@ -145,7 +146,8 @@ class Change:
     """One credential's pending writes, taken off the live entry.
 
     All but the uses were learnt at ``revision``; they are void if the operator has changed
-    the row since. ``status`` is the new one with its reason, None for no change.
+    the row since. ``status`` is the new one with its reason, None for no change. ``stamp``
+    is the entry's: the row as it was last read.
     """
 
     id: int
@@ -154,6 +156,7 @@ class Change:
     status: tuple[Status, str] | None
     quotas: dict[str, QuotaChange]
     revision: int = 0
+    stamp: object = None
 
 
 def take_changes(entry: Entry) -> Change:
@@ -172,7 +175,13 @@ def take_changes(entry: Entry) -> Change:
     if uses:
         columns["last_used_at"] = _moment(entry.last_used)
     return Change(
-        entry.id, uses, columns, _status(entry, pending), _take_quotas(entry), entry.revision
+        entry.id,
+        uses,
+        columns,
+        _status(entry, pending),
+        _take_quotas(entry),
+        entry.revision,
+        entry.stamp,
     )
 
 
@@ -208,41 +217,89 @@ def put_back(entry: Entry, change: Change) -> None:
         entry.pending_columns.add("quotas")
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What is stored now; the row is locked until the transaction ends."""
+
+    revision: int
+    status: str
+    updated_at: datetime
+
+
 @transaction.atomic
-def write(changes: Iterable[Change], *, revise: bool = False) -> None:
+def write(changes: Iterable[Change], *, revise: bool = False) -> dict[int, datetime]:
     """Write a batch in one transaction; raises django.db.Error.
 
     What the operator changed or deleted meanwhile stays so; only uses are counted in any
-    case. Rows are written in the order of their ids, so that two writers never wait for
-    each other. ``revise`` makes the batch a change that outranks what workers know.
+    case. Rows are locked in the order of their ids, so that two writers never wait for each
+    other. ``revise`` makes the batch a change that outranks what workers know. Gives the new
+    ``updated_at`` of the rows in which nobody else has changed anything since they were read.
     """
     now = timezone.now()
+    batch = sorted(changes, key=lambda change: change.id)
+    stored = _lock([change.id for change in batch])
+    updates: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     quotas: dict[tuple[str, ...], list[BucketQuota]] = defaultdict(list)
-    for change in sorted(changes, key=lambda change: change.id):
-        if _write_credential(change, now, revise):
-            for bucket, taken in sorted(change.quotas.items()):
-                quotas[_columns(taken)].append(_quota_row(change.id, bucket, taken, now))
-    for columns, rows in sorted(quotas.items()):
-        _upsert(rows, list(columns))
+    for change in batch:
+        if (row := stored.get(change.id)) is None:
+            continue
+        holds = row.revision == change.revision
+        values = _values(change, row, now, holds=holds, revise=revise)
+        updates[tuple(sorted(values))].append(values | {"id": change.id})
+        for bucket, taken in sorted(change.quotas.items()) if holds else ():
+            quotas[_columns(taken)].append(_quota_row(change.id, bucket, taken, now))
+    for names, rows in sorted(updates.items()):
+        _update(names, rows)
+    for columns, quota_rows in sorted(quotas.items()):
+        _upsert(quota_rows, list(columns))
+    return {c.id: now for c in batch if c.id in stored and stored[c.id].updated_at == c.stamp}
 
 
-def _write_credential(change: Change, now: datetime, revise: bool) -> bool:
-    """Whether what was learnt still holds, so that the quotas may be written as well."""
-    row = Credential.objects.filter(pk=change.id)
-    counted: dict[str, Any] = {"updated_at": now}
+def _lock(ids: list[int]) -> dict[int, _Row]:
+    found: dict[int, _Row] = {}
+    for start in range(0, len(ids), CHUNK):
+        rows = Credential.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk")
+        columns = ("pk", "revision", "status", "updated_at")
+        for key, *values in rows.select_for_update().values_list(*columns):
+            found[key] = _Row(*values)
+    return found
+
+
+ADDED = frozenset({"use_count", "revision"})
+"""Columns to which is added what is written."""
+
+
+def _values(
+    change: Change, row: _Row, now: datetime, *, holds: bool, revise: bool
+) -> dict[str, Any]:
+    """Column to value. Unless it still ``holds``, what was learnt is left out."""
+    values: dict[str, Any] = {"updated_at": now}
     if change.uses:
-        counted["use_count"] = F("use_count") + change.uses
-    learnt = dict(change.columns)
+        values |= {"use_count": change.uses, "last_used_at": change.columns["last_used_at"]}
+    if not holds:
+        return values
+    values |= change.columns
+    if change.status is not None and row.status != Status.DISABLED:
+        values["status"], values["status_reason"] = change.status
     if revise:
-        learnt["revision"] = F("revision") + 1
-    current = row.filter(revision=change.revision)
-    if not current.update(**counted, **learnt):
-        row.update(**counted, **{k: v for k, v in learnt.items() if k == "last_used_at"})
-        return False
-    if change.status is not None:
-        status, reason = change.status
-        row.exclude(status=Status.DISABLED).update(status=status, status_reason=reason)
-    return True
+        values["revision"] = 1
+    return values
+
+
+def _update(names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """One plain statement for all: Django's own way costs several times the CPU per row."""
+    quoted = connection.ops.quote_name
+    sums = (f"{quoted(name)} + %s" if name in ADDED else "%s" for name in names)
+    assignments = ", ".join(f"{quoted(n)} = {value}" for n, value in zip(names, sums, strict=True))
+    table = quoted(Credential._meta.db_table)
+    statement = f"UPDATE {table} SET {assignments} WHERE {quoted('id')} = %s"  # noqa: S608 - our own names
+    by_name = {field.name: field for field in Credential._meta.concrete_fields}
+    fields = [by_name[name] for name in (*names, "id")]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            statement,
+            [[f.get_db_prep_save(row[f.name], connection) for f in fields] for row in rows],
+        )
 
 
 def _columns(taken: QuotaChange) -> tuple[str, ...]:

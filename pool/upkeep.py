@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import islice
@@ -41,7 +41,7 @@ class Upkeep:
         *,
         save_delay: Callable[[], float],
         poll: float = 1.0,
-        write: Callable[[Iterable[roster.Change]], None] = roster.write,
+        write: Callable[[Iterable[roster.Change]], Mapping[int, datetime] | None] = roster.write,
         clock: Callable[[], float] = time.monotonic,
         reload_interval: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -104,7 +104,8 @@ class Upkeep:
         self._writing = frozenset(entry.id for entry in entries)
         written = False
         try:
-            await self._run(lambda: self._write([change for _, change in taken]))
+            unshared = await self._run(lambda: self._write([change for _, change in taken]))
+            self._stamp(taken, unshared or {})
             written = True
             self._failing.discard(WRITING)
         except Error as error:
@@ -116,6 +117,14 @@ class Upkeep:
                     roster.put_back(entry, change)
                     self.note(entry)
         return written
+
+    def _stamp(
+        self, taken: list[tuple[Entry, roster.Change]], unshared: Mapping[int, datetime]
+    ) -> None:
+        """Rows that only we have changed need not be read again."""
+        for entry, change in taken:
+            if entry.stamp == change.stamp:
+                entry.stamp = unshared.get(entry.id, entry.stamp)
 
     async def follow_forever(self, pool: MemoryPool, keys: KeyDirectory) -> None:
         """Bring in what other processes (or the admin) changed, within about ``poll``."""
@@ -130,10 +139,10 @@ class Upkeep:
     async def refresh(self, pool: MemoryPool, keys: KeyDirectory) -> None:
         """One look for changes, additions and deletions; raises django.db.Error."""
         await self._run(lambda: keys.refresh(timezone.now() - timedelta(seconds=10)))
-        since, overlap = self._newest, self._overlap()
-        snapshot = await self._run(lambda: roster.load(since, overlap))
-        await self._merge(pool, snapshot.entries)
-        self._remember(snapshot.newest)
+        since = self._newest and self._newest - self._overlap()
+        stamps = await self._run(lambda: roster.stamps(since))
+        await self._take_over(pool, stamps)
+        self._remember(max(stamps.values(), default=None))
         await self._share_incidents(pool)
         if self._is_time_to_compare() or await self._run(roster.count) != len(pool):
             await self._reconcile(pool)
@@ -173,6 +182,10 @@ class Upkeep:
         stamps = await self._run(roster.stamps)
         for gone in [entry.id for entry in pool.entries if entry.id not in stamps]:
             pool.remove(gone)
+        await self._take_over(pool, stamps)
+
+    async def _take_over(self, pool: MemoryPool, stamps: Mapping[int, datetime]) -> None:
+        """Read what was changed since it was last read, and not by this worker alone."""
         differing = [number for number, stamp in stamps.items() if _stamp(pool, number) != stamp]
         if differing:
             await self._merge(pool, await self._run(lambda: roster.load_ids(differing)))

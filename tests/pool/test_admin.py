@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from pytest_django.fixtures import Settings
 from pool.crypto import unseal
 from pool.fingerprints import fingerprint
 from pool.importing import import_credentials
-from pool.keys import KeyDirectory, create_client_key
-from pool.models import BucketQuota, ClientKey, Credential, Kind, Status
+from pool.keys import KeyDirectory, KeyLimits, create_client_key, limits_of
+from pool.limits import record
+from pool.limits.charges import Charge
+from pool.limits.day import Days, date_of
+from pool.models import BucketQuota, ClientKey, Credential, KeyUsage, Kind, Status
 
 pytestmark = pytest.mark.django_db
 
@@ -66,6 +70,13 @@ def edit(client: Client, row: Credential, **fields: str) -> Any:
         "tags": ", ".join(row.tags),
     }
     return post(client, CHANGE, dict(hidden) | shown | fields, row.pk)
+
+
+def edit_key(client: Client, row: ClientKey, **fields: str) -> Any:
+    page = client.get(reverse("admin:pool_clientkey_change", args=[row.pk])).content.decode()
+    hidden = re.findall(r'<input type="hidden" name="(usages-[^"]+)"(?: value="([^"]*)")?', page)
+    shown = {"name": row.name, "is_active": "on", "allowed_models": ""}
+    return post(client, "admin:pool_clientkey_change", dict(hidden) | shown | fields, row.pk)
 
 
 def test_no_page_shows_a_secret(admin_client: Client, fresh: Credential) -> None:
@@ -201,12 +212,60 @@ def test_a_new_client_key_is_shown_exactly_once(admin_client: Client) -> None:
 
 def test_a_client_key_can_be_edited_without_losing_its_digest(admin_client: Client) -> None:
     row, clear = create_client_key("alice", allowed_models=["grok-4"])
-    data = {"name": "alicia", "is_active": "on", "allowed_models": ""}
-    post(admin_client, "admin:pool_clientkey_change", data, row.pk)
+    edit_key(admin_client, row, name="alicia")
     keys = KeyDirectory(lambda: "")
     keys.load()
     assert keys.lookup(clear).name == "alicia"
     assert keys.lookup(clear).allowed_models is None
+
+
+def test_limits_are_set_and_cleared(admin_client: Client) -> None:
+    data = {"name": "alice", "is_active": "on", "chat_limit": "50", "heavy_limit": "0"}
+    post(admin_client, "admin:pool_clientkey_add", data)
+    row = ClientKey.objects.get()
+    assert limits_of(row) == KeyLimits(chat=50, heavy=0)
+    edit_key(admin_client, row, chat_limit="-1", rpm_limit="9", concurrency_limit="2")
+    assert limits_of(ClientKey.objects.get()) == KeyLimits(rpm=9, concurrency=2)
+
+
+def test_a_limit_below_unlimited_is_refused(admin_client: Client) -> None:
+    data = {"name": "alice", "is_active": "on", "image_limit": "-2"}
+    body = post(admin_client, "admin:pool_clientkey_add", data).content.decode()
+    assert "greater than or equal to -1" in body
+    assert not ClientKey.objects.exists()
+
+
+def test_the_use_of_the_last_thirty_days_is_shown_and_not_edited(admin_client: Client) -> None:
+    row, _ = create_client_key("alice")
+    today = Days(480, time.time).today()
+    record.write(
+        {(row.pk, today - 29): Charge(chat=31337), (row.pk, today - 30): Charge(chat=7777)}
+    )
+    body = admin_client.get(reverse("admin:pool_clientkey_change", args=[row.pk])).content.decode()
+    shown = body.replace(",", "")
+    assert "31337" in shown
+    assert "7777" not in shown
+    edit_key(admin_client, row, **{"usages-0-chat": "0"})
+    assert KeyUsage.objects.filter(chat=31337).exists()
+
+
+@pytest.mark.parametrize("offset", ["-720", "840"])
+def test_the_use_of_today_is_reset_by_an_action(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch, offset: str
+) -> None:
+    monkeypatch.setenv("CACHE_RESET_TZ_OFFSET_MINUTES", offset)
+    (row, _), (other, _) = create_client_key("alice"), create_client_key("bob")
+    today = Days(int(offset), time.time).today()
+    used = {(key.pk, day): Charge(chat=5) for key in (row, other) for day in (today, today - 1)}
+    record.write(used)
+    act(admin_client, KEY_LIST, "reset_today", row.pk)
+    left = KeyUsage.objects.values_list("key__name", "day", "chat")
+    assert set(left) == {
+        ("alice", date_of(today), 0),
+        ("alice", date_of(today - 1), 5),
+        ("bob", date_of(today), 5),
+        ("bob", date_of(today - 1), 5),
+    }
 
 
 def test_client_keys_are_switched_by_actions(admin_client: Client) -> None:

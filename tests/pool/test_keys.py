@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from pool.keys import (
     GLOBAL_KEY,
+    NO_LIMITS,
     DisabledKey,
     ExpiredKey,
     KeyDirectory,
+    KeyLimits,
     UnknownKey,
     create_client_key,
     digest,
@@ -68,6 +70,25 @@ def test_it_stores_no_clear_text() -> None:
 def test_it_carries_the_allowed_models() -> None:
     _, clear = create_client_key("alice", allowed_models=["grok-4", "grok-3"])
     assert directory().lookup(clear).allowed_models == frozenset({"grok-4", "grok-3"})
+
+
+@pytest.mark.django_db
+def test_it_carries_the_limits() -> None:
+    limits = KeyLimits(chat=1, heavy=2, image=3, video=4, rpm=5, concurrency=6)
+    _, clear = create_client_key("alice", limits=limits)
+    assert directory().lookup(clear).limits == limits
+
+
+@pytest.mark.django_db
+def test_a_key_without_limits_and_the_global_key_are_unlimited() -> None:
+    _, clear = create_client_key("alice")
+    assert directory().lookup(clear).limits == NO_LIMITS == GLOBAL_KEY.limits
+    assert NO_LIMITS.is_unlimited
+
+
+@pytest.mark.parametrize("name", ["chat", "heavy", "image", "video", "rpm", "concurrency"])
+def test_any_one_limit_makes_a_key_limited(name: str) -> None:
+    assert not KeyLimits(**{name: 0}).is_unlimited
 
 
 @pytest.mark.django_db
@@ -146,6 +167,16 @@ def test_refresh_sees_new_changed_and_deleted_keys() -> None:
     with pytest.raises(UnknownKey):
         keys.lookup(gone_clear)
     assert len(keys) == 2
+
+
+@pytest.mark.django_db
+def test_refresh_sees_changed_limits() -> None:
+    row, clear = create_client_key("alice")
+    keys = directory()
+    row.chat_limit = 7
+    row.save(update_fields=["chat_limit", "updated_at"])
+    keys.refresh(long_ago())
+    assert keys.lookup(clear).limits == KeyLimits(chat=7)
 
 
 @pytest.mark.django_db

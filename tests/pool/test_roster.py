@@ -90,31 +90,29 @@ def test_a_spent_bucket_without_a_cool_down_rests_until_it_may_be_full_again(
     assert loaded().quotas["*"].cooling_until == until
 
 
-def test_it_reads_only_what_changed_lately() -> None:
+def test_it_tells_what_changed_lately() -> None:
     old, new = add(1), add(2)
     now = timezone.now()
     Credential.objects.filter(pk=old.pk).update(updated_at=now - timedelta(minutes=1))
     Credential.objects.filter(pk=new.pk).update(updated_at=now)
-    BucketQuota.objects.create(credential=new, bucket="fast", remaining=7)
-    snapshot = roster.load(now)
-    assert [entry.id for entry in snapshot.entries] == [new.pk]
-    assert snapshot.entries[0].quotas == {"fast": Quota(7)}
-    assert snapshot.newest == now
-    assert len(roster.load(now - timedelta(minutes=1)).entries) == 2
+    assert roster.stamps(now - timedelta(seconds=1)) == {new.pk: now}
+    assert roster.stamps(now) == {}
+    assert roster.stamps(now - timedelta(minutes=2)).keys() == {old.pk, new.pk}
+    assert roster.load().newest == now
 
 
-def test_it_looks_back_a_little_for_rows_that_became_visible_late() -> None:
-    credential = add()
-    now = timezone.now()
-    Credential.objects.filter(pk=credential.pk).update(updated_at=now - timedelta(seconds=4))
-    assert len(roster.load(now).entries) == 1
+def test_a_write_tells_in_which_rows_nobody_else_has_changed_anything() -> None:
+    mine, shared = add(1), add(2)
+    entries = roster.load().entries
+    for entry in entries:
+        entry.pending_uses = 1
+    changes = [take_changes(entry) for entry in entries]
+    Credential.objects.filter(pk=shared.pk).update(updated_at=timezone.now())
 
+    written = roster.write(changes)
 
-def test_nothing_new_keeps_the_newest_time() -> None:
-    now = timezone.now()
-    snapshot = roster.load(now + timedelta(days=1))
-    assert (snapshot.entries, snapshot.newest) == ((), now + timedelta(days=1))
-    assert roster.load().newest is None
+    mine.refresh_from_db()
+    assert written == {mine.pk: mine.updated_at}
 
 
 def test_it_reads_more_ids_than_fit_one_statement() -> None:

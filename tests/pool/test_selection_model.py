@@ -1,4 +1,4 @@
-"""The pool against a model that keeps no index: it looks at everything, every time.
+"""The pool against a model that keeps no index: in memory, on Redis, and with two workers there.
 
 The model also plays the database: what the pool says it has to write is applied to stored
 rows, and those are read back at any moment, also while changes are still unwritten.
@@ -6,11 +6,10 @@ rows, and those are read back at any moment, also while changes are still unwrit
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import ClassVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -22,121 +21,84 @@ from hypothesis.stateful import (
     multiple,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from pool.entries import Entry, Quota
 from pool.errors import NoCredential
-from pool.leases import Lane, Lease, Want
+from pool.leases import Lane, Reading, Want
+from pool.models import Status
 from pool.outcomes import Outcome, Verdict
 from pool.policy import PoolPolicy
-from pool.roster import take_changes
-from tests.pool.samples import Clock, make_entry, make_pool
+from pool.roster import SPENT_FOR, Change, take_changes
+from tests.pool.samples import make_entry
+from tests.pool.shared.backends import Backend, InMemory, OnRedis
+from tests.pool.shared.model import Box, Card, Held, Model, View
+from tests.services import REDIS
 
-T = TypeVar("T")
 KINDS = ("sso", "api")
 BUCKETS = ("fast", "heavy")
 MODELS = ("m1", "m2")
-CONSUMING = (Verdict.SUCCESS, Verdict.SPENT)
-TEAM_WIDE = (Verdict.COOL_BUCKET, Verdict.COOL_TEAM)
 
+workers = st.integers(0, 1)
 kinds = st.sampled_from(KINDS)
+buckets = st.sampled_from(BUCKETS)
 ids = st.integers(1, 5)
 some_ids = st.one_of(st.just(frozenset[int]()), st.frozensets(ids, max_size=2))
 numbers = st.one_of(st.none(), st.integers(1, 3))
-lanes = st.builds(Lane, kinds, st.sampled_from(BUCKETS), st.sampled_from((1, 4)))
+reasons = st.sampled_from(("why", "how"))
+operations = st.sampled_from(("disable", "enable", "clear", "seal"))
+hints = st.sampled_from((None, 0.0, 30.0, 9000.0))
+lanes = st.builds(Lane, kinds, buckets, st.sampled_from((1, 4)))
 several_lanes = st.one_of(
-    st.sampled_from(BUCKETS).map(lambda bucket: tuple(Lane(kind, bucket) for kind in KINDS)),
+    buckets.map(lambda bucket: tuple(Lane(kind, bucket) for kind in KINDS)),
     st.lists(lanes, min_size=1, max_size=3, unique_by=lambda lane: lane.kind).map(tuple),
 )
 quotas = st.dictionaries(st.sampled_from((*BUCKETS, "*")), numbers, max_size=3)
+outcomes = st.builds(Outcome, st.sampled_from(Verdict), reasons, hints)
+without_lease = outcomes.filter(lambda outcome: outcome.verdict is not Verdict.SKIP_MODEL)
 
 
-def now_or_later(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never really waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    raise AssertionError("the pool waited for something")
-
-
-@dataclass
-class Box:
-    """One bucket as the model knows it."""
-
-    left: int | None
-    until: float = 0.0
-
-    def at(self, now: float) -> int | None:
-        return None if 0 < self.until <= now else self.left
-
-
-@dataclass
-class Held:
-    lease: Lease
-    taken: int
-    sealed: bytes
-    settled: bool = False
-
-
-@dataclass
-class Card:
-    """One credential as the model knows it."""
-
-    id: int
-    kind: str
-    team: str
-    sealed: bytes
-    active: bool
-    boxes: dict[str, Box]
-    rests: float = 0.0
-    failures: int = 0
-    uses: int = 0
-    skips: dict[str, float] = field(default_factory=dict)
-    held: list[Held] = field(default_factory=list)
-
-    def box(self, bucket: str) -> Box | None:
-        if bucket not in self.boxes and self.kind != "api" and bucket != "heavy":
-            return self.boxes.get("*")
-        return self.boxes.get(bucket)
-
-    def own(self, bucket: str) -> Box:
-        seed = self.box(bucket)
-        return self.boxes.setdefault(
-            bucket, Box(seed.left, seed.until) if seed is not None else Box(None)
-        )
-
-    def reserved(self, bucket: str) -> int:
-        return sum(h.taken for h in self.held if h.lease.lane.bucket == bucket and not h.settled)
-
-    def rank(self, bucket: str, model: str, now: float, cap: int) -> float | None:
-        box = self.box(bucket)
-        left = box.at(now) if box else None
-        waits = max(self.rests, self.skips.get(model, 0.0), box.until if box else 0.0) > now
-        if not self.active or len(self.held) >= cap or waits:
-            return None
-        if left is None:
-            return 1e9 if bucket == "heavy" else 0.5
-        return left if left > 0 else None
+def policy_of(cap: int) -> PoolPolicy:
+    return PoolPolicy(
+        max_concurrent=cap,
+        max_concurrent_api=cap + 1,
+        max_cooldown=5000,
+        incident_threshold=2,
+        incident_window=60,
+    )
 
 
 class PoolMachine(RuleBasedStateMachine):
+    """Rules with ``w`` are about one worker. With two of them, a worker whose step depends on
+    what it knows hears of the other's changes first, except where the rule says otherwise:
+    then only what Redis itself must guarantee is asked for."""
+
     leases: Bundle[Held] = Bundle("leases")
+    size: ClassVar[int] = 1
+    backend_class: ClassVar[type[InMemory] | type[OnRedis]] = InMemory
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
-        self.policy = PoolPolicy(max_concurrent=2, max_concurrent_api=3, max_cooldown=5000)
-        self.changed: dict[int, Entry] = {}
-        self.pool = make_pool(clock=self.clock, policy=lambda: self.policy, changed=self.note)
-        self.cards: dict[int, Card] = {}
+        self.policy = policy_of(2)
+        self.changed: list[dict[int, Entry]] = [{} for _ in range(self.size)]
+        notes = [partial(self.note, number) for number in range(self.size)]
+        self.backend: Backend = self.backend_class(lambda: self.policy, notes)
+        self.model = Model(self.backend.clocks[0], self.policy, self.size)
         self.stored: dict[int, Entry] = {}
-        self.open: list[Held] = []
         self.next_id = 1
 
-    def note(self, entry: Entry) -> None:
-        self.changed[entry.id] = entry
+    def note(self, worker: int, entry: Entry) -> None:
+        self.changed[worker][entry.id] = entry
+
+    @property
+    def now(self) -> float:
+        return self.model.clock.now
+
+    def entry(self, worker: int, number: int) -> Entry:
+        entry = self.backend.pools[worker].get(number)
+        assert entry is not None
+        return entry
 
     @initialize(several=st.lists(st.tuples(kinds, quotas), min_size=1, max_size=3))
     def begin(self, several: list[tuple[str, dict[str, int | None]]]) -> None:
@@ -148,254 +110,350 @@ class PoolMachine(RuleBasedStateMachine):
     def add(self, kind: str, quotas: dict[str, int | None]) -> None:
         number, self.next_id = self.next_id, self.next_id + 1
         team = "red" if kind == "api" and number != 3 else ""
+        views = [View(b"s1", team) for _ in range(self.size)]
         boxes = {bucket: Box(left) for bucket, left in quotas.items()}
-        self.cards[number] = Card(number, kind, team, b"s1", True, boxes)
-        self.stored[number] = self._row(self.cards[number], quotas)
-        self.pool.put(self._row(self.cards[number], quotas))
-
-    def _row(self, card: Card, quotas: dict[str, int | None]) -> Entry:
-        return make_entry(
-            card.id, card.kind, active=card.active, team_id=card.team, sealed=card.sealed,
+        self.model.cards[number] = Card(number, kind, boxes, views)
+        self.stored[number] = make_entry(
+            number, kind, team_id=team, sealed=b"s1",
             quotas={bucket: Quota(left) for bucket, left in quotas.items()},
+        )  # fmt: skip
+        for pool in self.backend.pools:
+            pool.put(self.fresh(number))
+
+    def fresh(self, number: int) -> Entry:
+        """The stored row as a worker reads it."""
+        row = self.stored[number]
+        return make_entry(
+            number, row.kind, active=row.active, team_id=row.team_id, sealed=row.sealed,
+            failures=row.failures, resting_until=row.resting_until, disabled=row.disabled,
+            invalid_reason=row.invalid_reason, revision=row.revision,
+            quotas={b: Quota(q.remaining, q.cooling_until) for b, q in row.quotas.items()},
         )  # fmt: skip
 
     @rule(number=ids)
     def remove(self, number: int) -> None:
-        self.pool.remove(number)
-        self.cards.pop(number, None)
+        for pool in self.backend.pools:
+            pool.remove(number)
         self.stored.pop(number, None)
+        self.model.cards.pop(number, None)
 
     @rule(seconds=st.sampled_from((0.0, 1.0, 4.0, 5.0, 60.0, 900.0, 30_000.0)))
     def wait(self, seconds: float) -> None:
-        self.clock.now += seconds
+        for clock in self.backend.clocks:
+            clock.now += seconds
 
     @rule(cap=st.integers(1, 4))
     def change_the_cap(self, cap: int) -> None:
-        self.policy = PoolPolicy(max_concurrent=cap, max_concurrent_api=cap + 1, max_cooldown=5000)
+        self.policy = self.model.policy = policy_of(cap)
 
     @rule(
         target=leases,
+        w=workers,
         lanes=several_lanes,
         model=st.sampled_from(MODELS),
         exclude=some_ids,
         only=st.one_of(st.none(), ids),
     )
     def lease(
-        self, lanes: tuple[Lane, ...], model: str, exclude: frozenset[int], only: int | None
+        self, w: int, lanes: tuple[Lane, ...], model: str, exclude: frozenset[int], only: int | None
     ) -> Held | MultipleResults[Held]:
-        want = Want(lanes, model, exclude, only)
-        lane, best = self._expected(want)
-        try:
-            lease = now_or_later(self.pool.lease(want))
-        except NoCredential as refused:
-            assert not best, "the pool refused what it could have served"
-            assert refused.retry_after is None or refused.retry_after >= 1
+        """The best credential of the first lane that can serve: most quota first."""
+        worker, want = w % self.size, Want(lanes, model, exclude, only)
+        self.backend.pull(worker)
+        lane, best = self.model.expected(worker, want)
+        held = self._lease(worker, want)
+        if held is None:
             return multiple()
-        assert lease.lane == lane
-        assert lease.credential_id in best
-        return self._take(lease)
-
-    def _expected(self, want: Want) -> tuple[Lane | None, set[int]]:
-        for lane in want.lanes:
-            ranks = {
-                card.id: rank
-                for card in self.cards.values()
-                if card.kind == lane.kind
-                and card.id not in want.exclude
-                and want.only in (None, card.id)
-                and (rank := card.rank(lane.bucket, want.model, self.clock.now, self._cap(card)))
-            }
-            if ranks:
-                return lane, {c for c, rank in ranks.items() if rank == max(ranks.values())}
-        return None, set()
-
-    def _cap(self, card: Card) -> int:
-        return self.policy.cap(card.kind)
-
-    def _take(self, lease: Lease) -> Held:
-        card, lane = self.cards[lease.credential_id], lease.lane
-        held = Held(lease, 0, card.sealed)
-        seen = card.box(lane.bucket)
-        left = seen.at(self.clock.now) if seen else None
-        if left is not None:
-            held.taken = min(lane.cost, left)
-            own = card.own(lane.bucket)
-            own.left, own.until = left - held.taken, 0.0
-        card.held.append(held)
-        self.open.append(held)
+        assert held.lease.lane == lane
+        assert held.lease.credential_id in best
         return held
 
-    def _give_back(self, card: Card, held: Held) -> None:
-        box = card.boxes.get(held.lease.lane.bucket)
-        if box and box.at(self.clock.now) is not None and box.left is not None:
-            box.left += held.taken
+    def _lease(self, worker: int, want: Want) -> Held | None:
+        """Never one that may not be used; refused only when there is none."""
+        usable = {
+            (lane, card.id)
+            for lane in want.lanes
+            for card in self.model.cards.values()
+            if self.model.may_serve(card, lane, want)
+        }
+        try:
+            lease = self.backend.run(worker, self.backend.pools[worker].lease(want))
+        except NoCredential as refused:
+            assert not usable, "the pool refused what it could have served"
+            assert refused.retry_after is None or refused.retry_after >= 1
+            return None
+        assert (lease.lane, lease.credential_id) in usable
+        return self.model.take(worker, lease)
 
-    @rule(
-        held=leases,
-        verdict=st.sampled_from(Verdict),
-        hint=st.sampled_from((None, 0.0, 30.0, 9000.0)),
-    )
-    def settle(self, held: Held, verdict: Verdict, hint: float | None) -> None:
-        if held not in self.open or held.settled:
+    @precondition(lambda self: self.size > 1)
+    @rule(target=leases, w=workers, lanes=several_lanes, model=st.sampled_from(MODELS))
+    def lease_by_old_news(
+        self, w: int, lanes: tuple[Lane, ...], model: str
+    ) -> Held | MultipleResults[Held]:
+        """By the picture it happens to have: perhaps not the best, but always one to be had."""
+        return self._lease(w, Want(lanes, model)) or multiple()
+
+    @rule(held=leases, outcome=outcomes)
+    def settle(self, held: Held, outcome: Outcome) -> None:
+        pool = self.backend.pools[held.worker]
+        if held not in self.model.open or held.settled:
             try:
-                now_or_later(self.pool.settle(held.lease, Outcome(verdict)))
+                self.backend.run(held.worker, pool.settle(held.lease, outcome))
             except ValueError:
                 return
             raise AssertionError("a lease was settled twice")
-        now_or_later(self.pool.settle(held.lease, Outcome(verdict, "why", hint)))
-        held.settled = True
-        card = self._card_of(held)
-        if card is None:
-            self._punish_team(held, verdict, hint)
-            return
-        if verdict in CONSUMING:
-            self._consume(card, held, verdict)
-            return
-        self._give_back(card, held)
-        if held.sealed == card.sealed:
-            self._punish(card, held.lease, verdict, hint)
-            self._punish_team(held, verdict, hint)
+        self.backend.pull(held.worker)
+        self.backend.run(held.worker, pool.settle(held.lease, outcome))
+        self.model.settle(held, outcome)
 
-    def _card_of(self, held: Held) -> Card | None:
-        card = self.cards.get(held.lease.credential_id)
-        return card if card is not None and held in card.held else None
-
-    def _consume(self, card: Card, held: Held, verdict: Verdict) -> None:
-        card.uses += 1
-        bucket = held.lease.lane.bucket
-        box = card.boxes.get(bucket)
-        if verdict is Verdict.SUCCESS:
-            card.failures = 0
-        if box and box.left is not None and not box.until and box.left + card.reserved(bucket) == 0:
-            box.left, box.until = 0, self.clock.now + 900
-
-    def _punish_team(self, held: Held, verdict: Verdict, hint: float | None) -> None:
-        if verdict in TEAM_WIDE and held.lease.team_id:
-            for card in self.cards.values():
-                if card.team == held.lease.team_id and card.id != held.lease.credential_id:
-                    self._punish(card, held.lease, verdict, hint)
-
-    def _punish(self, card: Card, lease: Lease, verdict: Verdict, hint: float | None) -> None:
-        now = self.clock.now
-        match verdict:
-            case Verdict.RETIRE:
-                card.active = False
-                card.failures += 1
-            case Verdict.COOL_BUCKET:
-                box = card.own(lease.lane.bucket)
-                seconds = 900 if hint is None else min(max(hint, 1), 5000)
-                box.left, box.until = 0, max(box.until, now + seconds)
-            case Verdict.COOL_CREDENTIAL | Verdict.COOL_TEAM:
-                seconds = min(max(21600 if hint is None else hint, 1), 5000)
-                card.rests = max(card.rests, now + seconds)
-            case Verdict.BACK_OFF:
-                card.failures += 1
-                pause = min(2 * 2 ** (card.failures - 1), 300)
-                card.rests = max(card.rests, now + max(pause, min(hint or 0, 5000)))
-            case Verdict.PAUSE:
-                card.rests = max(card.rests, now + 5)
-            case Verdict.SKIP_MODEL:
-                card.skips[lease.model] = now + 21600
-            case _:
-                assert verdict is Verdict.NEUTRAL
-
-    @rule(lanes=several_lanes, verdict=st.sampled_from(Verdict))
-    def use(self, lanes: tuple[Lane, ...], verdict: Verdict) -> None:
+    @rule(w=workers, lanes=several_lanes, outcome=outcomes)
+    def use(self, w: int, lanes: tuple[Lane, ...], outcome: Outcome) -> None:
         """A whole use at once, so that credentials are worn down in few steps."""
-        held = self.lease(lanes, "m1", frozenset(), None)
+        held = self.lease(w, lanes, "m1", frozenset(), None)
         if isinstance(held, Held):
-            self.settle(held, verdict, None)
+            self.settle(held, outcome)
             self.release(held)
 
     @rule(held=consumes(leases))
     def release(self, held: Held) -> None:
-        if held not in self.open:
-            return
-        now_or_later(self.pool.release(held.lease))
-        self.open.remove(held)
-        card = self._card_of(held)
-        if card is not None:
-            if not held.settled:
-                self._give_back(card, held)
-            card.held.remove(held)
+        if held in self.model.open:
+            pool = self.backend.pools[held.worker]
+            self.backend.run(held.worker, pool.release(held.lease))
+            self.model.release(held)
 
-    @rule()
-    def write(self) -> None:
+    @rule(w=workers, number=ids, bucket=buckets, outcome=without_lease)
+    def judge(self, w: int, number: int, bucket: str, outcome: Outcome) -> None:
+        """An outcome that was learnt without a lease; one that consumes has always had one."""
+        worker, card = w % self.size, self.model.cards.get(number)
+        if card is None or outcome.verdict in (Verdict.SUCCESS, Verdict.SPENT):
+            return
+        self.backend.pull(worker)
+        pool = self.backend.pools[worker]
+        self.backend.run(worker, pool.judge(number, bucket, outcome))
+        self.model.judge(worker, card, bucket, "", outcome)
+
+    @rule(
+        w=workers,
+        number=ids,
+        bucket=buckets,
+        remaining=st.one_of(st.none(), st.integers(0, 4)),
+        seconds=st.sampled_from((10.0, 900.0)),
+    )
+    def measure(
+        self, w: int, number: int, bucket: str, remaining: int | None, seconds: float
+    ) -> None:
+        worker, card = w % self.size, self.model.cards.get(number)
+        if card is None:
+            return
+        self.backend.pull(worker)
+        reading = Reading(remaining, resets_at=self.now + seconds)
+        pool = self.backend.pools[worker]
+        self.backend.run(worker, pool.measure(number, {bucket: reading}))
+        self.model.measure(worker, card, bucket, reading)
+
+    @precondition(lambda self: self.size > 1)
+    @rule(target=leases, w=workers, number=ids, bucket=buckets, outcome=without_lease)
+    def one_judges_what_the_other_takes(
+        self, w: int, number: int, bucket: str, outcome: Outcome
+    ) -> Held | MultipleResults[Held]:
+        self.backend.pull(1 - w)
+        self.judge(w, number, bucket, outcome)
+        lanes = tuple(Lane(kind, bucket) for kind in KINDS)
+        return self._lease(1 - w, Want(lanes, "m1", only=number)) or multiple()
+
+    @precondition(lambda self: self.size > 1)
+    @rule(w=workers, number=ids, what=operations, bucket=buckets, outcome=without_lease)
+    def one_reads_what_the_other_judges(
+        self, w: int, number: int, what: str, bucket: str, outcome: Outcome
+    ) -> None:
+        self.operate(number, what)
+        self.read(w, number)
+        self.judge(1 - w, number, bucket, outcome)
+
+    @rule(w=workers, number=ids, team=st.sampled_from(("red", "blue")))
+    def join_team(self, w: int, number: int, team: str) -> None:
+        worker, card = w % self.size, self.model.cards.get(number)
+        if card is not None:
+            self.backend.run(worker, self.backend.pools[worker].join_team(number, team))
+            card.views[worker].team = team
+
+    @rule(w=workers)
+    def end_incidents(self, w: int) -> None:
+        self.backend.pools[w % self.size].end_incidents()
+        self.model.end_incidents(w % self.size)
+
+    @rule(w=workers)
+    def write(self, w: int) -> None:
         """What the pool says has changed reaches the stored rows, and nothing else does."""
-        for entry in self.changed.values():
+        changed = self.changed[w % self.size]
+        for entry in changed.values():
             change = take_changes(entry)
             row = self.stored.get(entry.id)
-            if row is None:
-                continue
-            row.pending_uses += change.uses
-            row.active = row.active and change.retired_reason is None
-            row.failures = change.columns.get("fail_count", row.failures)
-            if "resting_until" in change.columns:
-                moment = change.columns["resting_until"]
-                row.resting_until = moment.timestamp() if moment else 0.0
-            for bucket, taken in change.quotas.items():
-                quota = row.quotas.setdefault(bucket, Quota())
-                quota.remaining = taken.remaining
-                if taken.cooling_until is not None:
-                    quota.cooling_until = taken.cooling_until
-        self.changed.clear()
+            if row is not None:
+                row.pending_uses += change.uses
+                if change.revision == row.revision:
+                    self._write(row, change)
+        changed.clear()
 
-    @rule(number=ids, replaced=st.booleans(), flip=st.booleans())
-    def read(self, number: int, replaced: bool, flip: bool) -> None:
-        """Reading a row back changes nothing but what the operator has changed in it."""
-        row, card, entry = self.stored.get(number), self.cards.get(number), self.pool.get(number)
-        if row is None or card is None or entry is None:
+    def _write(self, row: Entry, change: Change) -> None:
+        row.failures = change.columns.get("fail_count", row.failures)
+        row.team_id = change.columns.get("team_id", row.team_id)
+        if "resting_until" in change.columns:
+            moment = change.columns["resting_until"]
+            row.resting_until = moment.timestamp() if moment else 0.0
+        if change.status is not None and not row.disabled:
+            status, row.invalid_reason = change.status
+            row.active = status == Status.ACTIVE
+        for bucket, taken in change.quotas.items():
+            quota = row.quotas.setdefault(bucket, Quota())
+            quota.remaining = taken.remaining
+            if taken.cooling_until is not None:
+                quota.cooling_until = taken.cooling_until
+            if quota.remaining == 0 and not quota.cooling_until:
+                quota.cooling_until = self.now + SPENT_FOR  # as the roster reads such a row
+
+    @rule(number=ids, what=operations)
+    def operate(self, number: int, what: str) -> None:
+        """The operator changes the row; no worker has read it yet."""
+        row = self.stored.get(number)
+        if row is None:
             return
-        if flip:
-            row.active = not row.active
-        if "status" not in entry.pending_columns:
-            card.active = row.active
-        if replaced:
-            row.sealed = card.sealed = card.sealed + b"+"
-        quotas = {b: Quota(q.remaining, q.cooling_until) for b, q in row.quotas.items()}
-        self.pool.update(entry, make_entry(
-            number, row.kind, active=row.active, team_id=row.team_id, sealed=row.sealed,
-            failures=row.failures, resting_until=row.resting_until, quotas=quotas,
-        ))  # fmt: skip
+        if what == "seal":
+            row.sealed += b"+"
+            return
+        row.revision += 1
+        if what == "disable":
+            row.active, row.disabled = False, True
+            return
+        row.failures, row.resting_until = 0, 0.0
+        if what == "enable":
+            row.active, row.disabled, row.invalid_reason = True, False, ""
+            return
+        for bucket, quota in row.quotas.items():
+            left = quota.remaining or None
+            row.quotas[bucket] = Quota(left)
+
+    @rule(w=workers, number=ids)
+    def read(self, w: int, number: int) -> None:
+        """Reading a row changes nothing but what the operator has changed in it.
+
+        The first worker to read a change makes it known to all, where they share anything
+        about the credential; where they do not, both read it here.
+        """
+        if number not in self.stored:
+            return
+        both = number not in self.backend.documents()
+        for worker in range(self.size) if both else (w % self.size,):
+            self.backend.pull(worker)
+            self._read(worker, number)
+
+    def _read(self, worker: int, number: int) -> None:
+        entry, row = self.entry(worker, number), self.fresh(number)
+        joined = "team_id" in entry.pending_columns
+        self.model.read(worker, self.model.cards[number], row, joined=joined)
+
+        async def update() -> None:
+            self.backend.pools[worker].update(entry, row)
+
+        self.backend.run(worker, update())
+
+    @rule(w=workers)
+    def look(self, w: int) -> None:
+        """Having heard of everything, a worker's picture is what the model says."""
+        self.backend.pull(w % self.size)
+        self._compare(w % self.size)
 
     @invariant()
     def nothing_is_lost_or_made_up(self) -> None:
-        assert self.pool.open_leases == len(self.open)
-        assert {entry.id for entry in self.pool.entries} == set(self.cards)
-        for card in self.cards.values():
-            entry = self.pool.get(card.id)
-            assert entry is not None
-            assert entry.in_flight == len(card.held)
-            assert (entry.active, entry.failures) == (card.active, card.failures)
-            assert entry.pending_uses + self.stored[card.id].pending_uses == card.uses
-            assert max(entry.resting_until, self.clock.now) == max(card.rests, self.clock.now)
-            self._same_quotas(card, entry)
+        for worker, pool in enumerate(self.backend.pools):
+            assert pool.open_leases == sum(held.worker == worker for held in self.model.open)
+            assert {entry.id for entry in pool.entries} == set(self.model.cards)
+        for card in self.model.cards.values():
+            entries = [self.entry(worker, card.id) for worker in range(self.size)]
+            waiting = sum(entry.pending_uses for entry in entries)
+            assert waiting + self.stored[card.id].pending_uses == card.uses
+            for worker, entry in enumerate(entries):
+                assert entry.in_flight == sum(held.worker == worker for held in card.held)
+        if self.size == 1:
+            self._compare(0)
 
-    def _same_quotas(self, card: Card, entry: Entry) -> None:
-        now = self.clock.now
-        for bucket in BUCKETS:
-            box, quota = card.box(bucket), entry.look(bucket)
-            if quota is not None:
-                assert quota.reserved >= 0
-                assert quota.remaining is None or quota.remaining >= 0
-            if box is not None and box.until > now:
-                assert quota is not None
-                assert quota.cooling_until == box.until
-            elif box is not None and box.at(now) is not None:
-                assert quota is not None
-                assert quota.remaining == box.left
-                assert quota.reserved == card.reserved(bucket)
-            elif quota is not None:
-                ended = quota.cooling_until <= now
-                assert ended
-                assert quota.remaining is None or quota.cooling_until or quota.is_spent()
+    @invariant()
+    def what_is_shared_counts_every_lease_once(self) -> None:
+        for number, document in self.backend.documents().items():
+            card = self.model.cards.get(number)
+            if card is not None:
+                assert document["n"] == card.revision
+                assert sum(document["m"].values()) == len(card.held)
+                for bucket, box in document["b"].items():
+                    assert box.get("h", 0) == card.reserved(bucket)
+                    assert box.get("q", 0) >= 0
+
+    def _compare(self, worker: int) -> None:
+        for card in self.model.cards.values():
+            entry, view = self.entry(worker, card.id), card.views[worker]
+            assert entry.in_flight + entry.elsewhere == len(card.held)
+            assert (entry.active, entry.failures) == (card.active, card.failures)
+            assert (entry.doubtful, entry.team_id) == (view.doubtful, view.team)
+            assert max(entry.resting_until, self.now) == max(card.rests, self.now)
+            for bucket in BUCKETS:
+                self._compare_quota(card, entry, bucket)
+
+    def _compare_quota(self, card: Card, entry: Entry, bucket: str) -> None:
+        box, quota = card.box(bucket), entry.look(bucket)
+        if quota is not None:
+            assert quota.reserved >= 0
+            assert quota.remaining is None or quota.remaining >= 0
+        if box is not None and box.until > self.now:
+            assert quota is not None
+            assert quota.cooling_until == box.until
+        elif box is not None and box.at(self.now) is not None:
+            assert quota is not None
+            assert quota.remaining == box.left
+            assert quota.reserved == card.reserved(bucket)
+        elif quota is not None:
+            assert quota.cooling_until <= self.now
+            assert quota.remaining is None or quota.cooling_until or quota.is_spent()
 
     def teardown(self) -> None:
-        for held in self.open:
-            now_or_later(self.pool.release(held.lease))
-        assert self.pool.open_leases == 0
-        assert all(entry.in_flight == 0 for entry in self.pool.entries)
+        try:
+            for held in list(self.model.open):
+                self.release(held)
+            assert all(pool.open_leases == 0 for pool in self.backend.pools)
+            for document in self.backend.documents().values():
+                assert not document["m"]
+                assert not any(box.get("h") for box in document["b"].values())
+        finally:
+            self.backend.close()
 
 
-PoolMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestThePoolDoesWhatItsModelDoes = PoolMachine.TestCase
+class OneWorkerOnRedis(PoolMachine):
+    backend_class = OnRedis
+
+
+class TwoWorkersOnRedis(PoolMachine):
+    backend_class = OnRedis
+    size = 2
+
+
+def drive(machine: type[PoolMachine], examples: int) -> None:
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    run_state_machine_as_test(machine, settings=profile)
+
+
+def test_the_pool_in_memory_does_what_its_model_does() -> None:
+    drive(PoolMachine, 150)
+
+
+def test_the_pool_on_redis_does_what_the_same_model_does() -> None:
+    REDIS.need()
+    drive(OneWorkerOnRedis, 60)
+
+
+def test_two_workers_on_redis_do_together_what_one_would() -> None:
+    REDIS.need()
+    drive(TwoWorkersOnRedis, 80)

@@ -380,6 +380,29 @@ def test_a_failed_batch_holds_the_next_ones_back_and_loses_none() -> None:
     assert Credential.objects.filter(use_count=1).count() == roster.CHUNK + 50
 
 
+def test_what_only_we_have_changed_is_not_read_again() -> None:
+    credential = add()
+    with Worker() as worker:
+        worker.use()
+        worker.flush()
+        credential.refresh_from_db()
+        assert worker.entry(credential).stamp == credential.updated_at
+
+
+def test_what_another_changed_just_before_our_write_is_still_taken_over() -> None:
+    credential = add()
+    with Worker() as first, Worker() as second:
+        for worker in (first, second):
+            worker.use()
+        second.use(Outcome(Verdict.RETIRE, "CredentialRejected (row 1)"))
+        second.flush()
+        first.flush()
+        first.refresh()
+        assert not first.entry(credential).active
+    credential.refresh_from_db()
+    assert credential.use_count == 2
+
+
 def test_changes_lost_at_the_end_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     add()
     with Worker(write=Broken()) as worker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -53,7 +53,7 @@ class Worker:
     def __init__(
         self,
         clock: Clock | None = None,
-        write: Callable[[Iterable[roster.Change]], None] = roster.write,
+        write: Callable[[Iterable[roster.Change]], Mapping[int, datetime] | None] = roster.write,
         save_delay: float = 0.0,
         policy: PoolPolicy | None = None,
     ) -> None:
