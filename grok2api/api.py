@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ninja import NinjaAPI
 
-from gateway.api import chat, errors, model_list
+from gateway.api import chat, errors, images, media, model_list, videos
 from gateway.api.auth import ClientKeyAuth
 from grok2api import __version__
 
@@ -19,3 +19,7 @@ api = NinjaAPI(
 errors.install(api)
 api.add_router("", chat.router)
 api.add_router("", model_list.router)
+api.add_router("", videos.router)
+api.add_router("", images.router)
+api.add_router("", media.files)
+api.add_router("", media.uploads)

@@ -19,10 +19,17 @@ django_application = get_asgi_application()
 # What follows imports models, so the apps have to be loaded by then.
 from gateway import conf
 from gateway.api.application import ApiApplication, Limits
+from gateway.api.errors import translate
+from gateway.consumers.sockets import Sockets
 from gateway.relay import runtime
+from gateway.relay.deployment import Deployment
+from gateway.relay.imagine_run import imagine_relay
 from gateway.relay.settings import per_snapshot
+from gateway.routing import socket_routes
 from gateway.wire.errors import ApiError
+from grok2api import __version__
 from grok2api.draining import on_stop_signal, stop_with_parent
+from grok2api.patience import once_the_database_answers
 
 logger = logging.getLogger(__name__)
 Scope = dict[str, Any]
@@ -35,7 +42,10 @@ class Application:
     """Dispatches by scope type and path."""
 
     def __init__(self) -> None:
-        self._api = ApiApplication("grok2api.urls", per_snapshot(conf.current, _limits))
+        limits = per_snapshot(conf.current, _limits)
+        self._api = ApiApplication("grok2api.urls", limits, _count)
+        self._sockets = Sockets()
+        self._socket_routes = socket_routes(self._sockets)
         self._draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +55,7 @@ class Application:
             case "lifespan":
                 await self._lifespan(receive, send)
             case _:
-                await _refuse_socket(receive, send)
+                await self._socket_routes(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Start and stop what this worker owns."""
@@ -57,10 +67,12 @@ class Application:
             logger.exception("this worker cannot start")
             await send({"type": "lifespan.startup.failed", "message": "see the log"})
             raise
+        self._sockets.serve(imagine_relay(gateway, translate, gateway.hosting), gateway.keys)
         on_stop_signal(self.drain)
         stop_with_parent()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._sockets.aclose()
         runtime.install(None)
         await gateway.stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -73,16 +85,22 @@ class Application:
             await django_application(scope, receive, send)
 
     def drain(self) -> None:
-        """Readiness ends at once; what still runs after ``server.drain_sec`` is ended."""
+        """Readiness and sockets end at once, what else runs after ``server.drain_sec``."""
         if not self._draining:
             self._draining = True
             runtime.begin_drain()
+            self._sockets.drain()
             patience = conf.current().server.drain_sec
             asyncio.get_running_loop().call_later(patience, self._end_requests)
 
     def _end_requests(self) -> None:
         text = "The service is stopping."
         self._api.interrupt_all(ApiError(503, text, type_="server_error", code="service_stopping"))
+
+
+def _count(route: str, status: int) -> None:
+    if runtime.is_running():
+        runtime.current().metrics.http(route, status)
 
 
 def _limits(config: conf.Config) -> Limits:
@@ -94,9 +112,12 @@ def _limits(config: conf.Config) -> Limits:
 
 
 async def _start() -> runtime.Runtime:
-    await conf.live.aload(settings.DATA_DIR)
-    gateway = runtime.Runtime()
+    stopping = asyncio.Event()
+    on_stop_signal(stopping.set)
+    await once_the_database_answers(lambda: conf.live.aload(settings.DATA_DIR), stopping)
+    gateway = runtime.Runtime(_deployment())
     try:
+        await once_the_database_answers(gateway.load, stopping)
         await gateway.start()
     except BaseException:
         await gateway.stop()
@@ -104,6 +125,15 @@ async def _start() -> runtime.Runtime:
     runtime.install(gateway)
     _settle_memory()
     return gateway
+
+
+def _deployment() -> Deployment:
+    return Deployment(
+        version=__version__,
+        redis_url=settings.REDIS_URL,
+        limit_table=settings.LIMIT_TABLE,
+        day_offset=settings.DAY_OFFSET,
+    )
 
 
 def _settle_memory() -> None:
@@ -115,12 +145,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 20)
-
-
-async def _refuse_socket(receive: Receive, send: Send) -> None:
-    """There is no socket to open yet; refuse the handshake instead of failing it."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1008})
 
 
 application = Application()

@@ -9,13 +9,17 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+GRACE = 0.2
+"""Seconds between our knowing of a stop and the server's: it cuts sockets off at once, and
+they are owed a word of farewell."""
+
 
 def on_stop_signal(begin: Callable[[], None]) -> None:
     """Have ``begin`` called in the running loop when SIGINT or SIGTERM arrives.
 
     uvicorn tells an application of its end only after the last connection has closed, which
     is too late for ending streams properly. Its own handlers, which are in place by now,
-    are called as before. Outside the main thread there are no signals to hear.
+    are called a moment later. Outside the main thread there are no signals to hear.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -26,7 +30,7 @@ def on_stop_signal(begin: Callable[[], None]) -> None:
         def handler(number: int, frame: FrameType | None, previous: object = previous) -> None:
             loop.call_soon_threadsafe(begin)
             if callable(previous):
-                previous(number, frame)
+                loop.call_soon_threadsafe(loop.call_later, GRACE, previous, number, frame)
 
         signal.signal(number, handler)
 

@@ -16,6 +16,10 @@ TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
+LIMIT_TABLE = "GROK2API_LIMIT_TABLE"
+"""Names the file in which the workers of one server count client keys; ``serve`` sets it."""
+
+
 class BadEnvironment(Exception):
     """A process setting cannot be used; the message names the variable and the reason."""
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
+from pathlib import Path
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+
+from gateway.telemetry.slots import prepare_directory
+from grok2api.env import LIMIT_TABLE
+from pool.limits.table import create
 
 
 class CannotListen(Exception):
@@ -56,6 +63,14 @@ class _Workers(Multiprocess):
         return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
 
+def _prepare_sharing(directory: Path, workers: int) -> None:
+    """Where the workers of this server count together; they are told by the environment."""
+    prepare_directory(directory / "metrics")
+    table = directory / "client-keys.table"
+    create(table, workers=workers)
+    os.environ[LIMIT_TABLE] = str(table)
+
+
 def run(listener: socket.socket, *, workers: int, drain_sec: int) -> None:
     """Serve until SIGINT or SIGTERM; raises SystemExit when a worker cannot start.
 
@@ -75,11 +90,16 @@ def run(listener: socket.socket, *, workers: int, drain_sec: int) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=drain_sec + 1,
         backlog=2048,
+        ws_max_size=64 * 1024,
+        ws_per_message_deflate=False,  # what is sent is pictures, which do not get smaller
+        ws_ping_timeout=60,  # a large picture on a slow line may take longer than the usual 20
     )
     if workers > 1:
         listener.set_inheritable(True)
         supervisor = _Workers(config, sockets=[listener])
-        supervisor.run()
+        with tempfile.TemporaryDirectory(prefix="grok2api-") as shared:
+            _prepare_sharing(Path(shared), workers)
+            supervisor.run()
         if supervisor.failed:
             raise SystemExit(STARTUP_FAILURE)
         return

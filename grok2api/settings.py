@@ -10,6 +10,7 @@ from pathlib import Path
 
 from django.utils.translation import gettext_lazy as _
 
+from grok2api.env import LIMIT_TABLE as LIMIT_TABLE_VARIABLE
 from grok2api.env import (
     database,
     env_bool,
@@ -20,6 +21,7 @@ from grok2api.env import (
     redis_url,
     time_zone,
 )
+from pool.limits.day import RESET_OFFSET, offset_of
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The demo's admin has a public password: its data never mixes with an operator's.
@@ -29,10 +31,12 @@ STORAGE_TYPE = os.environ.get("SERVER_STORAGE_TYPE", "local").strip().lower() or
 STORAGE_URL = os.environ.get("SERVER_STORAGE_URL", "").strip()
 REDIS_URL = redis_url(STORAGE_TYPE, STORAGE_URL, os.environ.get("REDIS_URL", "").strip())
 need_drivers(STORAGE_TYPE, REDIS_URL)
+LIMIT_TABLE = os.environ.get(LIMIT_TABLE_VARIABLE, "")
+DAY_OFFSET = offset_of(os.environ.get(RESET_OFFSET))
 
 _given = env_secret("GROK2API_SECRET_KEY")
 GROK2API_SECRET_KEYS = (
-    [key.strip() for key in _given.split(",") if key.strip()]
+    [key.strip() for key in _given.replace("\n", ",").split(",") if key.strip()]
     if _given
     else kept_secret(DATA_DIR / "secret.key")
 )

@@ -17,9 +17,11 @@ from typing import Any, cast
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpResponseBase
-from django.urls import Resolver404, get_resolver
+from django.urls import Resolver404, ResolverMatch, get_resolver
 
 from gateway.api.errors import not_found, respond, wrong_method
+from gateway.api.file_responses import FileResponse, send_file
+from gateway.api.incoming import Incoming, announced_size, attach, is_form
 from gateway.api.lifetime import Ending, Lifetime, set_lifetime
 from gateway.api.streams import EventStream
 from gateway.wire.errors import ApiError, bad_request
@@ -49,9 +51,19 @@ class ClientGone(Exception):
 
 
 class ApiApplication:
-    """Serves the URLs of ``urlconf``; ``limits`` is read per request."""
+    """Serves the URLs of ``urlconf``; ``limits`` is read per request.
 
-    def __init__(self, urlconf: str, limits: Callable[[], Limits]) -> None:
+    ``answered`` hears the name of the route ("" for none) and the status of every answer to a
+    request that has no record of its own.
+    """
+
+    def __init__(
+        self,
+        urlconf: str,
+        limits: Callable[[], Limits],
+        answered: Callable[[str, int], None] = lambda route, status: None,
+    ) -> None:
+        self._answered = answered
         # Matching patterns costs more than answering; a match is only ever read.
         self._resolve = lru_cache(maxsize=256)(get_resolver(urlconf).resolve)
         self._limits = limits
@@ -91,53 +103,80 @@ class ApiApplication:
         if scope["method"] == "OPTIONS":
             await _send_preflight(send, cors)
             return
+        # A form's files go to the disk: its view reads the body, this does not.
+        incoming = Incoming(receive, lifetime, announced_size(scope)) if is_form(scope) else None
         try:
             with lifetime:
-                body = await _read_body(scope, receive, limits.max_body)
+                body = b"" if incoming else await _read_body(scope, receive, limits.max_body)
         except ApiError as error:
             await _send_refusal(receive, send, error, cors)
             return
         except Ending as ending:
             await _send_refusal(receive, send, ending.error, cors)
             return
-        watch = asyncio.create_task(_watch(receive, lifetime))
+        watch = asyncio.create_task(_watch(receive, lifetime, incoming))
         try:
-            response = await self._respond(scope, body, lifetime)
+            response = await self._respond(scope, body, lifetime, incoming)
             if isinstance(response, EventStream):
                 await _send_stream(send, response, cors, limits.keepalive, lifetime)
+            elif isinstance(response, FileResponse):
+                await send_file(
+                    send,
+                    response,
+                    _headers(response, cors),
+                    lifetime,
+                    body=scope["method"] != "HEAD",
+                )
+            elif incoming is not None and not incoming.finished.is_set():
+                await _send_early(receive, send, response, cors)
             else:
                 await _send_whole(send, response, cors)
         finally:
             watch.cancel()
 
     async def _respond(
-        self, scope: MutableMapping[str, Any], body: bytes, lifetime: Lifetime
+        self,
+        scope: MutableMapping[str, Any],
+        body: bytes,
+        lifetime: Lifetime,
+        incoming: Incoming | None,
     ) -> HttpResponseBase:
         try:
             request = ASGIRequest(scope, BytesIO(body))
         except UnicodeDecodeError:
             return respond(bad_request("The query string is not UTF-8.", "invalid_value", "query"))
         request._body = body
+        attach(request, incoming)
         try:
             match = self._resolve(request.path_info)
         except Resolver404:
+            self._answered("", 404)
             return respond(not_found())
         request.resolver_match = match
         set_lifetime(lifetime)
-        try:
-            with lifetime:
-                view = cast("Callable[..., Awaitable[HttpResponseBase]]", match.func)
-                response = await view(request, *match.args, **match.kwargs)
-        except Ending as ending:
-            return respond(ending.error)
-        except Http404:
-            return respond(not_found())
-        if response.status_code == 405:
-            return respond(wrong_method(response.get("Allow", "")))
+        response = await _view(request, match, lifetime)
+        if not hasattr(request, "recorded"):
+            self._answered(match.url_name or "", response.status_code)
         return response
 
 
-async def _watch(receive: Receive, lifetime: Lifetime) -> None:
+async def _view(request: ASGIRequest, match: ResolverMatch, lifetime: Lifetime) -> HttpResponseBase:
+    try:
+        with lifetime:
+            view = cast("Callable[..., Awaitable[HttpResponseBase]]", match.func)
+            response = await view(request, *match.args, **match.kwargs)
+    except Ending as ending:
+        return respond(ending.error)
+    except Http404:
+        return respond(not_found())
+    if response.status_code == 405:
+        return respond(wrong_method(response.get("Allow", "")))
+    return response
+
+
+async def _watch(receive: Receive, lifetime: Lifetime, incoming: Incoming | None) -> None:
+    if incoming is not None:
+        await incoming.finished.wait()
     while (await receive())["type"] != "http.disconnect":
         pass
     lifetime.disconnect()
@@ -219,7 +258,9 @@ async def _send_whole(
     send: Send, response: HttpResponseBase, extra: list[tuple[bytes, bytes]]
 ) -> None:
     body = b"" if response.streaming else response.content  # type: ignore[attr-defined]
-    headers = [*_headers(response, extra), (b"content-length", str(len(body)).encode())]
+    headers = _headers(response, extra)
+    if response.status_code != 304:  # There it would be the length of what is not sent.
+        headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -231,12 +272,23 @@ async def _send_refusal(
 
     A connection closed on unread bytes is reset, and the answer is lost with it.
     """
-    response = respond(error)
-    length = (b"content-length", str(len(response.content)).encode())
+    await _send_early(receive, send, respond(error), cors, drain=error.status == 413)
+
+
+async def _send_early(
+    receive: Receive,
+    send: Send,
+    response: HttpResponseBase,
+    cors: list[tuple[bytes, bytes]],
+    *,
+    drain: bool = True,
+) -> None:
+    body = response.content  # type: ignore[attr-defined]
+    length = (b"content-length", str(len(body)).encode())
     headers = [*_headers(response, cors), length, (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content, "more_body": True})
-    if error.status == 413:
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if drain:
         await _drain(receive)
     await send({"type": "http.response.body", "body": b""})
 

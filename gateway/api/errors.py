@@ -10,12 +10,15 @@ from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import ValidationError as NinjaValidationError
 
+from gateway.api.media_errors import translate_media
+from gateway.media.errors import MediaError
 from gateway.translate.flatten import EmptyPrompt
 from gateway.upstream.attachments import AttachmentError
 from gateway.upstream.errors import UpstreamError
 from gateway.wire.errors import ApiError
 from pool.errors import NoCredential
 from pool.keys import KeyRefused
+from pool.limits.limiter import LimitExceeded
 
 logger = logging.getLogger(__name__)
 MAX_SHOWN = 100
@@ -39,6 +42,26 @@ def _no_credential(error: NoCredential) -> ApiError:
         code="rate_limit_exceeded",
         headers=_retry_after(error.retry_after),
     )
+
+
+def _limit_exceeded(error: LimitExceeded) -> ApiError:
+    return ApiError(
+        429,
+        error.message,
+        type_="rate_limit_error",
+        code=CODES[error.bucket],
+        headers=_retry_after(error.retry_after),
+    )
+
+
+CODES = {
+    "chat": "chat_daily_quota_exceeded",
+    "heavy": "heavy_daily_quota_exceeded",
+    "image": "image_daily_quota_exceeded",
+    "video": "video_daily_quota_exceeded",
+    "requests_per_minute": "requests_per_minute_exceeded",
+    "concurrent_requests": "concurrent_requests_exceeded",
+}
 
 
 def _unauthorized(error: KeyRefused) -> ApiError:
@@ -93,9 +116,11 @@ TRANSLATIONS: tuple[tuple[type[Exception], Callable[..., ApiError]], ...] = (
     (ApiError, lambda error: error),
     (UpstreamError, _upstream),
     (NoCredential, _no_credential),
+    (LimitExceeded, _limit_exceeded),
     (KeyRefused, _unauthorized),
     (AttachmentError, _attachment),
     (EmptyPrompt, _empty_prompt),
+    (MediaError, translate_media),
     (NinjaValidationError, _ninja_invalid),
     (Http404, not_found),
 )

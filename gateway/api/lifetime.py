@@ -62,6 +62,9 @@ class Lifetime:
 
 
 class _Unlimited:
+    client_gone = True
+    """Nobody but a client ends what runs outside the server."""
+
     def __enter__(self) -> None:
         return None
 

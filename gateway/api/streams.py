@@ -9,9 +9,12 @@ from django.http import StreamingHttpResponse
 
 from gateway.api.errors import internal_error, translate
 from gateway.api.lifetime import Ending, current_lifetime
-from gateway.relay.attempts import Committed
+from gateway.exchange import End
+from gateway.relay.hosting import Opened
+from gateway.relay.recording import Recording
 from gateway.translate.chat_answer import AnswerCollector, AnswerHead, ChunkEncoder
 from gateway.upstream.errors import UpstreamError
+from gateway.wire.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -26,34 +29,59 @@ class EventStream(StreamingHttpResponse):
         self["X-Accel-Buffering"] = "no"
 
 
-async def stream_chunks(committed: Committed, head: AnswerHead) -> AsyncGenerator[bytes, None]:
+async def stream_chunks(
+    committed: Opened, head: AnswerHead, recording: Recording
+) -> AsyncGenerator[bytes, None]:
     """One message per network read of upstream; the last one always holds the end."""
     encoder = ChunkEncoder(head)
+    # Unless something else is recorded below, the reader of this has left.
+    recording.ends(End.CLIENT_GONE, 200)
+    recording.streams()
     opening = encoder.start()
     try:
+        await recording.commit()
         with current_lifetime():
             async for batch in committed.batches():
                 message = opening + encoder.encode(batch) if opening else encoder.encode(batch)
                 opening = b""
                 if message:
+                    recording.sent(message)
                     yield message
+        recording.ends(End.COMPLETED, 200)
     except UpstreamError as error:
-        yield opening + encoder.fail(translate(error))
+        yield opening + _last_words(encoder, recording, End.BROKEN, translate(error))
     except Ending as ending:
-        yield opening + encoder.fail(ending.error)
+        yield opening + _last_words(encoder, recording, End.STOPPED, ending.error)
     except Exception:
         logger.exception("a stream broke")
-        yield opening + encoder.fail(internal_error())
+        yield opening + _last_words(encoder, recording, End.BROKEN, internal_error())
     finally:
-        await committed.aclose()
+        recording.used(encoder.usage)
+        try:
+            await committed.aclose()
+        finally:
+            await recording.close()
 
 
-async def collect(committed: Committed, head: AnswerHead) -> bytes:
+def _last_words(encoder: ChunkEncoder, recording: Recording, end: End, told: ApiError) -> bytes:
+    message = encoder.fail(told)
+    recording.ends(end, 200, told.code)
+    recording.sent(message)
+    return message
+
+
+async def collect(committed: Opened, head: AnswerHead, recording: Recording) -> bytes:
     """The whole answer; raises UpstreamError when it breaks off."""
     collector = AnswerCollector(head)
     try:
+        await recording.commit()
         async for batch in committed.batches():
             collector.add(batch)
     finally:
+        recording.used(collector.usage)
         await committed.aclose()
-    return collector.body()
+    body = collector.body()
+    recording.sent(body)
+    recording.ends(End.COMPLETED, 200)
+    await recording.close()
+    return body

@@ -68,6 +68,14 @@ class App(Section):
     sign_media_urls: bool = Field(
         True, description="Give returned file URLs a signature that expires."
     )
+    media_url_hours: int = Field(
+        168, ge=1, le=87_600, description="Hours for which a signed file URL is good."
+    )
+    accel_redirect: Text = Field(
+        "",
+        description="Internal address of the web server in front, below which it serves the"
+        " folder tmp of the data directory (X-Accel-Redirect). Empty: files are sent from here.",
+    )
 
 
 class Grok(Section):
@@ -148,6 +156,11 @@ class Grok(Section):
     media_protocol: Literal["current", "legacy"] = Field(
         "current", description="Which generation of image and video requests is sent."
     )
+    legacy_image_to_video: bool = Field(
+        False,
+        description="Make videos from pictures by the older requests, which the current ones have"
+        " no form for. Off: such a request is refused.",
+    )
     allow_private_fetch: bool = Field(
         False,
         description="Allow remote image_url addresses on private networks. Leave it off where"
@@ -185,8 +198,8 @@ class Token(Section):
     reload_interval_sec: int = Field(
         30,
         le=86_400,
-        description="Seconds after which workers without Redis read changed credentials."
-        " 0 or less: never.",
+        description="Seconds after which a worker compares all credentials with the record, beside"
+        " reading changed ones every second. 0 or less: never.",
     )
     nsfw_refresh_concurrency: int = Field(
         10, ge=1, le=1000, description="Accounts whose settings are changed at the same time."

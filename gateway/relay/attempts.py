@@ -10,7 +10,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from gateway.relay.recording import Recording
 from gateway.relay.verdicts import Blame
 from gateway.upstream.errors import UpstreamError, UpstreamIncomplete
 from gateway.upstream.events import SEMANTIC, Event, Finished
@@ -18,6 +20,7 @@ from gateway.upstream.requests import Account
 from pool.errors import NoCredential
 from pool.leases import Lease, Pool, Want
 from pool.outcomes import NEUTRAL, SPENT, SUCCESS, Outcome
+from pool.waiting import WaitingRoom
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +28,34 @@ Batches = AsyncGenerator[list[Event], None]
 Call = Callable[[Lease, Account], Batches]
 
 
+class Watcher(Protocol):
+    """Is told what uses of credentials have shown; must not block."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """An attempt failed."""
+
+    def settled(self, lease: Lease, outcome: Outcome) -> None:
+        """A use has ended."""
+
+
 class Committed:
     """An answer that has begun: iterate it once, close it in every case."""
 
     def __init__(
-        self, pool: Pool, lease: Lease, account: Account, events: Batches, blame: Blame
+        self,
+        pool: Pool,
+        lease: Lease,
+        account: Account,
+        events: Batches,
+        blame: Blame,
+        watcher: Watcher,
     ) -> None:
         self.lease = lease
         self._pool = pool
         self._account = account
         self._events = events
         self._blame = blame
+        self._watcher = watcher
         self._first: list[Event] = []
         self._outcome: Outcome = SPENT
 
@@ -64,6 +84,7 @@ class Committed:
 
     def fail(self, error: UpstreamError) -> None:
         self._outcome = self._blame.outcome_of(error)
+        self._watcher.failed(error)
 
     def abandon(self, *, cancelled: bool) -> None:
         """Nobody wants the answer any more; upstream may have worked for a cancelled one."""
@@ -78,6 +99,7 @@ class Committed:
                 if self._account.user_id and self._account.user_id != self.lease.user_id:
                     await self._pool.learn(self.lease, user_id=self._account.user_id)
                 await self._pool.settle(self.lease, self._outcome)
+                self._watcher.settled(self.lease, self._outcome)
             finally:
                 await self._pool.release(self.lease)
 
@@ -103,40 +125,58 @@ class RetryPolicy:
         return status not in GOVERNED or status in self.statuses
 
 
-async def commit(pool: Pool, want: Want, call: Call, policy: RetryPolicy) -> Committed:
-    """The first answer that begins.
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Tries one credential after the other for one request.
 
-    Raises NoCredential when nothing could be tried, else the last UpstreamError.
+    ``room`` is where a request waits for its first credential.
     """
-    blame = Blame()
-    failure: UpstreamError | None = None
-    for attempt in range(1, policy.most + 2):
-        try:
-            lease = await pool.lease(want)
-        except NoCredential:
-            if failure is not None:
-                raise failure from None
-            raise
+
+    pool: Pool
+    room: WaitingRoom
+    call: Call
+    policy: RetryPolicy
+    recording: Recording
+    watcher: Watcher
+
+    async def commit(self, want: Want) -> Committed:
+        """The first answer that begins.
+
+        Raises NoCredential when nothing could be tried, else the last UpstreamError.
+        """
+        blame = Blame()
+        lease = await self.room.lease(want)
+        for attempt in range(1, self.policy.most + 2):
+            try:
+                return await self._begin(lease, blame)
+            except UpstreamError as failure:
+                _log(attempt, lease, failure)
+                if attempt > self.policy.most or not self.policy.allows(failure, attempt):
+                    raise
+                want = replace(want, exclude=want.exclude | {lease.credential_id})
+                try:
+                    lease = await self.pool.lease(want)
+                except NoCredential:
+                    raise failure from None
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _begin(self, lease: Lease, blame: Blame) -> Committed:
         account = Account(lease.secret, lease.user_id or None)
-        committed = Committed(pool, lease, account, call(lease, account), blame)
+        attempt = self.recording.tries(lease)
+        events = self.call(lease, account)
+        committed = Committed(self.pool, lease, account, events, blame, self.watcher)
         try:
             await committed.prime()
-        except UpstreamError as error:
-            committed.fail(error)
-            await committed.aclose()
-            _log(attempt, lease, error)
-            failure = error
-            if not policy.allows(error, attempt):
-                raise
-            want = replace(want, exclude=want.exclude | {lease.credential_id})
         except BaseException as error:
-            committed.abandon(cancelled=isinstance(error, asyncio.CancelledError))
+            self.recording.leaves(attempt, error)
+            if isinstance(error, UpstreamError):
+                committed.fail(error)
+            else:
+                committed.abandon(cancelled=isinstance(error, asyncio.CancelledError))
             await committed.aclose()
             raise
-        else:
-            return committed
-    assert failure is not None  # noqa: S101 - the loop runs at least once
-    raise failure
+        self.recording.begins(attempt)
+        return committed
 
 
 def _log(attempt: int, lease: Lease, error: UpstreamError) -> None:

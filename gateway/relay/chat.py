@@ -8,18 +8,20 @@ from dataclasses import dataclass
 
 from gateway.catalog import Model, WebNames
 from gateway.conf.schema import Config
-from gateway.relay.attempts import Batches, Committed, RetryPolicy, commit
+from gateway.relay.attempts import Attempts, Batches, RetryPolicy, Watcher
 from gateway.relay.health import ProfileHealth
+from gateway.relay.hosting import Hosting, MediaSource, Opened
 from gateway.relay.lanes import WebForm, lanes_for
+from gateway.relay.recording import Recording
 from gateway.translate.flatten import flatten
 from gateway.translate.tool_stream import ToolStream
 from gateway.upstream.attachments import AttachmentLoader
-from gateway.upstream.errors import UpstreamError
 from gateway.upstream.events import Event
 from gateway.upstream.requests import Account, AudioPart, ChatRequest, FetchedFile, WebTarget
 from gateway.upstream.web.client import WebUpstream
 from gateway.upstream.xai.client import XaiUpstream
 from pool.leases import Lane, Lease, Pool, Want
+from pool.waiting import WaitingRoom
 
 
 def web_form(config: Config) -> WebForm:
@@ -37,25 +39,25 @@ class ChatRelay:
     """``new_loader`` makes the attachment loader of one request, ``new_id`` random text."""
 
     pool: Pool
+    room: WaitingRoom
     web: WebUpstream
     xai: XaiUpstream
     config: Callable[[], Config]
     new_loader: Callable[[], AttachmentLoader]
     new_id: Callable[[], str]
     health: ProfileHealth
+    watcher: Watcher
+    hosting: Hosting
 
-    async def open(self, request: ChatRequest, model: Model) -> Answer:
+    async def open(self, request: ChatRequest, model: Model, recording: Recording) -> Answer:
         """Raises EmptyPrompt, AttachmentError, NoCredential or UpstreamError."""
         config = self.config()
         call = _Call(self, request, model, web_form(config))
         lanes = call.lanes(config)
         await call.prepare(lanes)
-        try:
-            policy = RetryPolicy(config.grok.max_retry, frozenset(config.grok.retry_status_codes))
-            committed = await commit(self.pool, Want(lanes, model.id), call, policy)
-        except UpstreamError as error:
-            self.health.failed(error)
-            raise
+        policy = RetryPolicy(config.grok.max_retry, frozenset(config.grok.retry_status_codes))
+        attempts = Attempts(self.pool, self.room, call, policy, recording, self.watcher)
+        committed = await attempts.commit(Want(lanes, model.id))
         if committed.lease.lane.kind == "api":
             return Answer(committed, None)
         self.health.succeeded()
@@ -66,7 +68,7 @@ class ChatRelay:
 class Answer:
     """``prompt_characters`` is set where tokens have to be estimated, else None."""
 
-    committed: Committed
+    committed: Opened
     prompt_characters: int | None
 
 
@@ -110,6 +112,11 @@ class _Call:
     def __call__(self, lease: Lease, account: Account) -> Batches:
         if lease.lane.kind == "api":
             return self._relay.xai.chat(self._request, lease.lane.bucket, account)
+        inline = self._relay.config().app.image_format == "base64"
+        source = MediaSource.of(lease, account)
+        return self._relay.hosting.rehosted(self._from_web(account), source, inline=inline)
+
+    def _from_web(self, account: Account) -> Batches:
         if self._web_input is not None and not self._wants_tools():
             return self._ask_web(*self._web_input, account)
         return self._over_web(account)

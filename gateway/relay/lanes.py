@@ -38,3 +38,19 @@ def bucket_of(model: Model, form: WebForm) -> tuple[str, int]:
     if form == "model_name":
         return model.web.quota_name, model.cost
     return (model.web.mgw_mode if form == "mgw" else model.web.mode), 1
+
+
+def imagine_lanes(model: Model, policy: Policy) -> tuple[Lane, ...]:
+    """For one picture of grok.com's picture socket; none where the web is not used."""
+    if policy == "api_only" or model.web is None:
+        return ()
+    return tuple(Lane(kind, "image_pro") for kind in ("sso", "ssoSuper"))
+
+
+def edit_lanes(model: Model, policy: Policy, form: WebForm) -> tuple[Lane, ...]:
+    """As ``lanes_for``; an edit draws on a bucket of the media quota, except in Gen 1."""
+    lanes = lanes_for(model, policy, form)
+    if form == "model_name":
+        return lanes
+    bucket = {"sso": "image_pro", "ssoSuper": "image_edit"}
+    return tuple(Lane(lane.kind, bucket.get(lane.kind, lane.bucket), lane.cost) for lane in lanes)

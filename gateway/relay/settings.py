@@ -13,6 +13,7 @@ from gateway.conf.schema import Config
 from gateway.upstream.web.settings import WebSettings
 from gateway.upstream.xai.settings import XaiSettings
 from pool.policy import PoolPolicy
+from pool.waiting import Patience
 
 T = TypeVar("T")
 ReadConfig = Callable[[], Config]
@@ -45,6 +46,10 @@ def pool_policy(config: ReadConfig) -> Callable[[], PoolPolicy]:
     return per_snapshot(config, _policy)
 
 
+def patience(config: ReadConfig) -> Callable[[], Patience]:
+    return per_snapshot(config, _patience)
+
+
 def _web(config: Config) -> WebSettings:
     grok = config.grok
     return WebSettings(
@@ -54,6 +59,9 @@ def _web(config: Config) -> WebSettings:
         chat_protocol=grok.chat_protocol,
         rest_form=grok.rest_form,
         upload_form="v2" if grok.media_protocol == "current" else "json",
+        media_protocol=grok.media_protocol,
+        legacy_media="gen2" if grok.rest_form == "mode_id" else "gen1",
+        legacy_image_to_video=grok.legacy_image_to_video,
         user_agent=grok.user_agent,
         cf_clearance=grok.cf_clearance,
         cf_cookies=grok.cf_cookies,
@@ -75,4 +83,11 @@ def _policy(config: Config) -> PoolPolicy:
         max_concurrent=config.pool.max_concurrent_per_credential,
         max_concurrent_api=config.pool.max_concurrent_per_api_key,
         max_cooldown=float(config.pool.max_cooldown_sec),
+        fail_threshold=config.token.fail_threshold,
+        incident_threshold=config.pool.incident_threshold,
+        incident_window=float(config.pool.incident_window_sec),
     )
+
+
+def _patience(config: Config) -> Patience:
+    return Patience(config.pool.wait_ms / 1000, config.pool.max_waiting)

@@ -123,6 +123,11 @@ class ChunkEncoder:
         self._open_reasoning = self._open + b'{"reasoning_content":'
         self._close_text = b"}" + self._close
 
+    @property
+    def usage(self) -> Usage | None:
+        """Measured or estimated, as far as the answer has come; None when neither is known."""
+        return self._tally.final_usage(self._head)
+
     def start(self) -> bytes:
         """The first chunk, which gives the role."""
         return self._open + b'{"role":"assistant","content":""}' + self._close
@@ -199,7 +204,7 @@ class ChunkEncoder:
         parts.append(frame(_compact(chunk).encode()))
         if self._head.include_usage:
             chunk = self._chunk({}, None)
-            usage = self._tally.final_usage(self._head)
+            usage = self.usage
             chunk |= {"choices": [], "usage": chat_usage(usage) if usage else None}
             parts.append(frame(_compact(chunk).encode()))
         parts.append(DONE)
@@ -236,6 +241,11 @@ class AnswerCollector:
         self._calls: list[ToolCall] = []
         self._end = Finished()
 
+    @property
+    def usage(self) -> Usage | None:
+        """Measured or estimated, as far as the answer has come; None when neither is known."""
+        return self._tally.final_usage(self._head)
+
     def add(self, batch: Iterable[Event]) -> None:
         for event in batch:
             match event:
@@ -266,7 +276,7 @@ class AnswerCollector:
         self._tally.answer += len(text)
 
     def body(self) -> bytes:
-        usage = self._tally.final_usage(self._head)
+        usage = self.usage
         completion: dict[str, Any] = {
             "id": self._head.id,
             "object": "chat.completion",

@@ -1,0 +1,1 @@
+"""Video jobs: their table, and what is done with it."""
