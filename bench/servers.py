@@ -28,6 +28,8 @@ WEB_FLOOR = "floor"
 TIGHT_FLOOR = "floor-tight"
 XAI_FLOOR = "floor-xai"
 MGW_FLOOR = "floor-mgw"
+BARE = "gateway-bare"
+"""gateway-rest without pool, limits, ledger and numbers."""
 SIDES = {XAI_FLOOR: "xai", MGW_FLOOR: "mgw"}
 COMPARED_WITH = {
     XAI_FLOOR: XAI_FLOOR,
@@ -38,12 +40,14 @@ COMPARED_WITH = {
 """Rows that are not compared with the web floor."""
 GATEWAYS = {
     "gateway-rest": {"GROK2API_GROK__CHAT_PROTOCOL": "rest"},
+    BARE: {"GROK2API_GROK__CHAT_PROTOCOL": "rest"},
     "gateway-mgw": {"GROK2API_GROK__CHAT_PROTOCOL": "mgw"},
     "gateway-xai": {"GROK2API_POOL__POLICY": "api_only"},
 }
 NAMES = (
     TIGHT_FLOOR,
     WEB_FLOOR,
+    BARE,
     "gateway-rest",
     "nginx",
     MGW_FLOOR,
@@ -182,7 +186,8 @@ class Scene:
         return Server(name, url, running.pid, floor, key=self.key, dialect=dialect)
 
     def _gateway(self, name: str, port: int) -> Running:
-        return self.stage.python(name, ["manage.py", *serve(port)], self.gateway_env(name))
+        program = ["-m", "bench.bare"] if name == BARE else ["manage.py"]
+        return self.stage.python(name, [*program, *serve(port)], self.gateway_env(name))
 
     def gateway_env(self, name: str) -> dict[str, str]:
         """The environment of a gateway of its own, on a copy of the seeded data."""

@@ -10,17 +10,32 @@ from pathlib import Path
 
 import pytest
 from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from gateway.api.errors import CODES
 from gateway.catalog import MODELS
 from gateway.conf.keys import KEYS, SECTIONS
+from gateway.exchange import End
+from gateway.ledger.spans import HOURS_KEPT
+from gateway.management.commands.refresh_quota import INTERRUPTED
+from gateway.relay import query_pauses, quota_sync
 from gateway.sandbox.serve import SandboxThread
+from gateway.telemetry import slots, tracing
 from gateway.upstream import attachments, errors, fetch, taxonomy
 from gateway.upstream.errors import Effect, UpstreamError
 from gateway.wire.chat import ChatCompletionRequest, Message, VideoConfig
 from grok2api import __version__
-from pool import upkeep
+from pool import census, leadership, upkeep
+from pool.admin import USAGE_DAYS
+from pool.limits import day
+from pool.limits import upkeep as usage_upkeep
+from pool.limits.limiter import WHEN_BUSY
+from pool.limits.table import CAPACITY
+from pool.models import BucketQuota, Kind
 from pool.policy import PoolPolicy
+from pool.rotation import BATCH
+from pool.shared import store
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -28,9 +43,9 @@ PAGES = sorted(
     for page in ROOT.rglob("*.md")
     if not any(part.startswith(".") or part == "data" for part in page.relative_to(ROOT).parts)
 )
-API, CONFIGURATION, OPERATIONS, ARCHITECTURE = (
+API, CONFIGURATION, OPERATIONS, ARCHITECTURE, DEPLOYMENT = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("api", "configuration", "operations", "architecture")
+    for name in ("api", "configuration", "operations", "architecture", "deployment")
 )
 PACKAGES = ("grok2api", "pool", "gateway", "register")
 
@@ -63,6 +78,28 @@ def calls(*names: str) -> Iterator[ast.Call]:
 
 def literal(node: ast.expr | None) -> object:
     return node.value if isinstance(node, ast.Constant) else None
+
+
+def texts(node: ast.expr) -> tuple[object, ...]:
+    """The literals in a tuple."""
+    return tuple(map(literal, node.elts)) if isinstance(node, ast.Tuple) else ()
+
+
+def keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((given.value for given in call.keywords if given.arg == name), None)
+
+
+def constants() -> dict[str, object]:
+    """What the names of constants stand for, also those they are imported under."""
+    found: dict[str, object] = {}
+    aliases: dict[str, str] = {}
+    for node in nodes(sources()):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if literal(node.value) is not None:
+                found[node.targets[0].id] = literal(node.value)
+        elif isinstance(node, ast.ImportFrom):
+            aliases |= {name.asname: name.name for name in node.names if name.asname}
+    return found | {alias: found[name] for alias, name in aliases.items() if name in found}
 
 
 def rows(text: str, columns: int) -> list[list[str]]:
@@ -147,6 +184,8 @@ def raised_codes() -> Iterator[tuple[object, object, object]]:
         yield *bad, literal(call.args[1])
     for code in (*attachments._INVALID.values(), *attachments._CODE_OF_FETCH_ERROR.values()):
         yield *bad, code
+    for code in CODES.values():
+        yield 429, "rate_limit_error", code
     for field in VideoConfig.model_fields:
         yield *bad, f"invalid_{field}"
     for error in kinds_of_upstream_error():
@@ -158,7 +197,9 @@ def test_the_table_of_errors_is_what_the_code_raises() -> None:
     raised = {found for found in raised_codes() if isinstance(found[0], int) and found[2]}
     assert (429, "rate_limit_error", "rate_limit_exceeded") in raised
     wrong = [
-        found for found in raised if (str(found[0]), found[1]) not in documented[str(found[2])]
+        found
+        for found in raised
+        if (str(found[0]), found[1]) not in documented.get(str(found[2]), ())
     ]
     assert wrong == []
     assert {str(code) for _, _, code in raised} == set(documented)
@@ -212,11 +253,14 @@ def test_every_log_line_is_explained() -> None:
         if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "logger"
     }
     formats |= {f"{what}: %s" for what in (upkeep.WRITING, upkeep.READING)}
+    formats |= {f"{what}: %s" for what in (usage_upkeep.WRITING, usage_upkeep.READING)}
     formats = {found for found in formats if re.search(r"[a-z]{3}", found)}
-    assert len(formats) >= 12
-    for found in formats:
-        pattern = ".+?".join(re.escape(part) for part in re.split(r"%[sd]", found))
-        assert re.search(pattern, OPERATIONS), found
+    assert len(formats) >= 35
+    assert {found for found in formats if not re.search(pattern_of(found), OPERATIONS)} == set()
+
+
+def pattern_of(log_format: str) -> str:
+    return ".+?".join(re.escape(part) for part in re.split(r"%(?:\.\d+)?[sdr]", log_format))
 
 
 def test_how_long_things_rest_is_documented() -> None:
@@ -233,7 +277,9 @@ def test_how_long_things_rest_is_documented() -> None:
 def read_variables() -> set[str]:
     readers = calls("env_bool", "env_int", "env_list", "env_secret")
     plain = (call for call in calls("get") if ast.unparse(call.func) == "os.environ.get")
-    return {str(literal(call.args[0])) for call in (*readers, *plain)}
+    named = constants()
+    names = (call.args[0] for call in (*readers, *plain))
+    return {str(literal(name) or named[ast.unparse(name)]) for name in names}
 
 
 def test_the_process_variables_are_those_that_are_read() -> None:
@@ -244,6 +290,15 @@ def test_the_process_variables_are_those_that_are_read() -> None:
     for call in calls("env_secret"):
         name = str(literal(call.args[0]))
         assert f"`{name}_FILE`" in documented[name]
+
+
+def test_the_variables_of_traces_and_metrics_are_documented() -> None:
+    module = Path(tracing.__file__).read_text(encoding="utf-8")
+    read = set(re.findall(r'"(OTEL_[A-Z_]+[A-Z])"', module))
+    assert set(tracing.ENDPOINTS + tracing.PROTOCOLS) < read
+    section = CONFIGURATION.split("## Process settings")[1].split("\n## ")[0]
+    assert {name for name in (*read, slots.VARIABLE) if f"`{name}`" not in section} == set()
+    assert f"Only `{tracing.SPOKEN}`" in section
 
 
 def test_every_setting_and_its_variable_is_documented() -> None:
@@ -270,6 +325,110 @@ def test_settings_that_are_named_exist_with_the_defaults_that_are_given(page: Pa
     for name, default in re.findall(named, text):
         assert name in KEYS, name
         assert not default or default.strip("`") == str(KEYS[name].default), name
+
+
+def series_in_the_code() -> dict[str, tuple[object, ...]]:
+    """The labels of every series, by its name."""
+    found: dict[str, tuple[object, ...]] = {}
+    for call in calls("Counter", "Gauge", "Histogram", "GaugeMetricFamily"):
+        name = str(literal(call.args[0])) if call.args else ""
+        if name.startswith("grok2api_"):
+            found[name] = texts(call.args[2]) if len(call.args) > 2 else ()
+    return found
+
+
+def test_the_table_of_series_is_what_is_counted() -> None:
+    table = {row[0].strip("`"): row for row in rows(API, 3) if row[0].startswith("`grok2api_")}
+    labels = {name: tuple(ticked(row[1])) for name, row in table.items()}
+    assert labels.pop("grok2api_build_info") == ("version", "python")
+    assert len(labels) >= 16
+    assert labels == series_in_the_code()
+
+
+def test_the_values_of_labels_are_documented() -> None:
+    table = {row[0].strip("`"): row[2] for row in rows(API, 3) if row[0].startswith("`grok2api_")}
+    assert ticked(table["grok2api_pool_credentials"]) == list(census.STATES)
+    for argument, name in (("queues", "queue_depth"), ("dropped", "queue_dropped_total")):
+        given = [keyword(call, argument) for call in calls("Readings")]
+        keys = [node.keys for node in given if isinstance(node, ast.Dict)]
+        assert [set(map(literal, each)) for each in keys] == [
+            set(ticked(table[f"grok2api_{name}"]))
+        ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_series_that_are_named_exist(page: Path) -> None:
+    known = {*series_in_the_code(), "grok2api_build_info"}
+    named = re.findall(r"\bgrok2api_\w+", " ".join(snippets(page)))
+    assert {name.removesuffix("_count") for name in named} - known == set()
+
+
+def test_what_a_worker_owns_is_documented() -> None:
+    section = ARCHITECTURE.split("## What a worker owns")[1].split("\n## ")[0]
+    table = [row for row in rows(section, 3) if row[0].startswith("`")]
+    owned = (literal(call.args[1]) for call in calls("_own") if len(call.args) == 2)
+    tasks = {name for name in owned if name is not None}
+    assert {name for row in table for name in ticked(row[0])} == tasks
+    pools = [keyword(call, "thread_name_prefix") for call in calls("ThreadPoolExecutor")]
+    threads = {str(literal(name)) for name in pools}
+    assert {name for name in threads if f"`{name}`" not in section} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for span in snippets(page):
+        named = rf"(?:(?:{'|'.join(PACKAGES)}|tests|docs|bench|requirements|\.ci)/[\w/.-]+)"
+        if match := re.match(rf"({named})(?=$|[:,] )", span):
+            assert (ROOT / match[1]).exists(), span
+
+
+def test_the_ends_of_requests_are_documented() -> None:
+    section = OPERATIONS.split("\n## The ledger")[1].split("\n## ")[0]
+    assert [ticked(row[0]) for row in rows(section, 2)[1:]] == [[end.value] for end in End]
+
+
+def test_the_limits_of_client_keys_are_documented() -> None:
+    table = [row for row in rows(OPERATIONS, 4) if row[1].startswith("`--")]
+    assert [ticked(row[2]) for row in table] == [[code] for code in CODES.values()]
+    assert table[-1][3] == f"{WHEN_BUSY:.0f} second"
+    offset = next(row for row in rows(CONFIGURATION, 3) if day.RESET_OFFSET in row[0])
+    assert offset[1] == f"`{day.offset_of('')}`"
+    assert f"from {day.offset_of('-9999')} to {day.offset_of('9999')}" in offset[2]
+    assert f"{CAPACITY:,} keys with limits" in OPERATIONS
+
+
+def test_the_sources_of_quota_numbers_are_documented() -> None:
+    section = OPERATIONS.split("\n## Quota numbers")[1].split("\n## ")[0]
+    named = {row[0] for row in rows(section, 2)}
+    assert {str(source.label) for source in BucketQuota.Source} <= named
+    for kind in Kind:
+        assert f"`{kind.value}`" in section
+    assert f"| {INTERRUPTED} | interrupted" in section
+
+
+SOONEST, LATEST = quota_sync.AFTER_USE
+NUMBERS = [
+    (OPERATIONS, f"{SOONEST:.0f} to {LATEST:.0f} seconds after a use"),
+    (OPERATIONS, f"spread over up to {'ten' if quota_sync.SPREAD == 600 else '?'} minutes"),
+    (OPERATIONS, f"for {query_pauses.FIRST_PAUSE:.0f} seconds, doubling"),
+    (OPERATIONS, f"up to {query_pauses.LONGEST_PAUSE / 60:.0f} minutes."),
+    (OPERATIONS, f"the last {USAGE_DAYS} days"),
+    (OPERATIONS, f"{leadership.TTL:.0f} seconds in the database"),
+    (OPERATIONS, f"renewed every {leadership.RENEWAL:.0f}"),
+    (OPERATIONS, f"After {store.DEAD_AFTER:.0f} seconds those count as ended"),
+    (OPERATIONS, f"not been heard of for {store.DEAD_AFTER:.0f} seconds"),
+    (OPERATIONS, f"by hour for {HOURS_KEPT.days} days"),
+    (OPERATIONS, f"`--batch` ({BATCH})"),
+    (ARCHITECTURE, f"that beats (every {store.BEAT_EVERY:.0f} seconds)"),
+    (ARCHITECTURE, f"After {store.DEAD_AFTER:.0f} seconds without a beat"),
+    (DEPLOYMENT, f"up to {2 * store.AT_ONCE} connections"),
+    (API, f"counted every {census.EVERY:.0f} seconds"),
+]
+
+
+@pytest.mark.parametrize(("page", "said"), NUMBERS, ids=[said for _, said in NUMBERS])
+def test_a_number_that_is_given_is_that_of_the_code(page: str, said: str) -> None:
+    assert said in page.replace("\n", " ").replace("  ", " ")
 
 
 def test_the_newest_change_is_this_version() -> None:
@@ -318,6 +477,16 @@ def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
         options = command.create_parser("manage.py", name)._option_string_actions
         used = re.findall(r"(?<!\S)--[a-z-]+", line[match.end() :].split("#")[0])
         assert set(used) <= set(options), line
+
+
+def test_every_option_of_our_commands_is_documented() -> None:
+    usual = set(BaseCommand().create_parser("", "")._option_string_actions)
+    typed = " ".join(line for page in PAGES for line in snippets(page))
+    for name, app in get_commands().items():
+        if app in PACKAGES:
+            command = load_command_class(app, name)
+            options = set(command.create_parser("", name)._option_string_actions) - usual
+            assert {option for option in options if option not in typed.split()} == set(), name
 
 
 def test_both_readmes_name_the_same_commands() -> None:

@@ -21,7 +21,19 @@ SUITES = (
     "tests/pool/test_importing.py",
     "tests/pool/test_keys.py",
     "tests/pool/test_admin.py",
+    "tests/pool/test_operations.py",
+    "tests/pool/test_incident_record.py",
+    "tests/pool/test_checks.py",
+    "tests/pool/test_rotation.py",
+    "tests/pool/test_leadership.py",
+    "tests/pool/limits/test_usage.py",
+    "tests/gateway/test_refresh_quota.py",
     "tests/gateway/conf/test_saved.py",
+    "tests/gateway/ledger/test_store.py",
+    "tests/gateway/ledger/test_queries.py",
+    "tests/gateway/ledger/test_retention.py",
+    "tests/gateway/ledger/test_admin.py",
+    "tests/gateway/ledger/test_records.py",
 )
 
 
@@ -32,7 +44,7 @@ def test_what_depends_on_the_database_passes_there_too(service: Service) -> None
     chosen = environment(service, own_name("suite"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES]
     run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | chosen, capture_output=True, text=True, timeout=240
+        command, cwd=ROOT, env=os.environ | chosen, capture_output=True, text=True, timeout=500
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert " skipped" not in run.stdout

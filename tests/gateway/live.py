@@ -88,6 +88,7 @@ class LiveGateway:
         self._directory = tempfile.TemporaryDirectory(prefix="grok2api-live-")
         self._thread = threading.Thread(target=self._main, name="live-gateway", daemon=True)
         self.prepare: Callable[[LiveGateway], None] = lambda gateway: None
+        self.server_options: dict[str, Any] = {}
         self.application: ApiApplication
         self.runtime: runtime.Runtime
         self._loop: asyncio.AbstractEventLoop
@@ -147,11 +148,12 @@ class LiveGateway:
         runtime.install(self.runtime)
         self.application = ApiApplication("grok2api.urls", self._limits)
         config = uvicorn.Config(
-            self.application,
+            self.asgi(),
             lifespan="off",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
+            **self.server_options,
         )
         self._server = uvicorn.Server(config)
         serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
@@ -161,7 +163,11 @@ class LiveGateway:
         await serving
         runtime.install(None)
         await self.runtime.transports.aclose()
-        self.runtime.upkeep.abandon()
+        self.runtime.abandon()
+
+    def asgi(self) -> Any:
+        """What uvicorn serves; ``server_options`` are its further settings."""
+        return self.application
 
     def _build(self) -> runtime.Runtime:
         gateway = runtime.Runtime()

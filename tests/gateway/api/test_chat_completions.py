@@ -305,19 +305,6 @@ def test_a_choice_without_tools_is_harmless(client: httpx.Client, choice: str | 
     assert whole(client, tool_choice=choice)["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize(
-    "model", ["grok-imagine-1.0", "grok-imagine-1.0-edit", "grok-imagine-1.0-video"]
-)
-def test_models_that_make_no_text_are_refused_clearly(
-    client: httpx.Client, sandbox: SandboxThread, model: str
-) -> None:
-    error = refused(client, model=model)
-
-    assert (error["code"], error["param"]) == ("model_not_supported", "model")
-    assert model in error["message"]
-    assert asked_upstream(sandbox) == 0
-
-
 def test_a_super_model_goes_to_the_super_session(
     client: httpx.Client, sandbox: SandboxThread
 ) -> None:

@@ -16,6 +16,7 @@ from gateway.upstream.errors import UpstreamIncomplete
 from gateway.upstream.events import Event, Reasoning
 from tests.gateway.api.reading import configured, read_stream, streamed, whole
 from tests.gateway.protocols import PROTOCOLS, serve
+from tests.gateway.relay.recordings import Heard, recording
 
 THINKING = "Thinking about it"
 
@@ -112,7 +113,7 @@ async def test_a_stream_that_breaks_while_thinking_closes_the_tag_before_the_err
     source = BreaksWhileThinking()
     head = AnswerHead("chatcmpl-1", "grok-4", 1, style)
 
-    messages = [m async for m in stream_chunks(cast("Committed", source), head)]
+    messages = [m async for m in stream_chunks(cast("Committed", source), head, recording(Heard()))]
 
     answer = read_stream(b"".join(messages))
     assert (answer.content, answer.reasoning) == (content, reasoning)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.relay.attempts import Committed, RetryPolicy, commit
+from gateway.relay.attempts import Attempts, Call, Committed, RetryPolicy
 from gateway.relay.verdicts import VERDICTS, Blame
 from gateway.upstream import errors
 from gateway.upstream.errors import (
@@ -26,8 +26,10 @@ from gateway.upstream.errors import (
 from gateway.upstream.events import Event, Finished, Source, Text
 from gateway.upstream.requests import Account
 from pool.errors import NoCredential
-from pool.leases import Lane, Lease, Want
+from pool.leases import Lane, Lease, Pool, Want
 from pool.outcomes import NEUTRAL, SPENT, Outcome, Verdict
+from pool.waiting import Patience, WaitingRoom
+from tests.gateway.relay.recordings import Heard, recording
 
 LANE = Lane("sso", "auto")
 WANT = Want((LANE,), "grok-4")
@@ -63,12 +65,6 @@ class ScriptedPool:
     async def learn(self, lease: Lease, *, user_id: str) -> None:
         self.learned[lease.id] = user_id
 
-    def serves(self, lanes: tuple[Lane, ...]) -> bool:
-        return True
-
-    def usable_now(self, lanes: tuple[Lane, ...]) -> bool:
-        return True
-
     def assert_balanced(self) -> None:
         for credential in range(1, self._size + 1):
             leased = self.done["lease", credential]
@@ -101,6 +97,34 @@ class Script:
                     yield step
         finally:
             self.closed += 1
+
+
+class Watching:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.failures: list[UpstreamError] = []
+        self.outcomes: list[Outcome] = []
+
+    def failed(self, error: UpstreamError) -> None:
+        self.failures.append(error)
+
+    def settled(self, lease: Lease, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+async def commit(
+    pool: ScriptedPool, want: Want, call: Call, policy: RetryPolicy, heard: Heard | None = None
+) -> Committed:
+    room = WaitingRoom(cast("Pool", pool), Patience)
+    watching = Watching()
+    attempts = Attempts(
+        cast("Pool", pool), room, call, policy, recording(heard or Heard()), watching
+    )
+    try:
+        return await attempts.commit(want)
+    finally:
+        assert watching.outcomes == pool.outcomes
 
 
 async def whole(committed: Committed) -> list[Event]:
@@ -224,6 +248,25 @@ async def test_a_bug_blames_nobody_and_gives_everything_back() -> None:
 
     assert pool.outcomes == [NEUTRAL]
     pool.assert_balanced()
+
+
+async def test_every_attempt_is_recorded_with_why_it_was_left() -> None:
+    heard = Heard()
+    pool = ScriptedPool(3)
+    failed = UpstreamFailed(row=12, upstream_status=503)
+    script = Script([QuotaExhausted(row=5)], [failed], [DONE])
+
+    await (await commit(pool, WANT, script, RetryPolicy(3), heard)).aclose()
+
+    tried = [
+        (a.credential_id, a.upstream, a.left, a.row, a.status) for a in heard.exchange.attempts
+    ]
+    assert tried == [
+        (1, "web", "QuotaExhausted", 5, None),
+        (2, "web", "UpstreamFailed", 12, 503),
+        (3, "web", "", None, None),
+    ]
+    assert heard.exchange.first_event is not None
 
 
 @pytest.mark.parametrize(
