@@ -13,7 +13,9 @@ AGAIN_AFTER = 1.0
 
 
 async def once_the_database_answers(
-    work: Callable[[], Awaitable[object]], stopping: asyncio.Event
+    work: Callable[[], Awaitable[object]],
+    stopping: asyncio.Event,
+    again_after: float = AGAIN_AFTER,
 ) -> None:
     """Do ``work``, which may be repeated, as soon as the database lets it.
 
@@ -32,7 +34,7 @@ async def once_the_database_answers(
                 )
             waiting = True
             close_old_connections()
-            if await _is_set_within(stopping, AGAIN_AFTER):
+            if await _is_set_within(stopping, again_after):
                 raise
 
 

@@ -24,6 +24,8 @@ from tests.test_serve import children
 
 FLEETS = [(POSTGRES, True), (MARIADB, True), (POSTGRES, False)]
 CHATS = ("/ws/mgw/", "/rest/app-chat/conversations/new")
+HEARD_WITHIN = 2.0
+"""Seconds in which every worker follows a change."""
 SAVED_WITHIN = 0.2
 """Seconds: the save delay of these fleets."""
 
@@ -44,6 +46,12 @@ class Fleet:
     def key(self, *limits: str) -> str:
         key: str = self.served.manage("create_api_key", "--name", "x", *limits, "--json")["key"]
         assert wait_for(lambda: self.served.ask(key, model="none").status_code == 400, 5)
+        return key
+
+    def settled(self, *tokens: str) -> str:
+        """Seed, and wait until both workers must have heard of it."""
+        key = self.served.seed(*tokens)
+        time.sleep(HEARD_WITHIN)
         return key
 
     def ask_many(self, key: str, count: int) -> Counter[int]:
@@ -116,13 +124,13 @@ def test_workers_share_limits_and_cool_downs_and_obey_the_operator(
             "from pool import operations as o, models as m; o.%s(m.Credential.objects.all())"
         )
         two.served.manage("shell", "-c", everybody % "disable")
-        time.sleep(2.0)
+        time.sleep(HEARD_WITHIN)
         assert two.ask_many(key, 20) == {429: 20}
         assert "8 disabled" in two.served.ask(key).json()["error"]["message"]
 
         two.served.manage("import_tokens", "-", "--pool", "ssoBasic", stdin="limited-noretry-1")
         assert wait_for(lambda: "cooling" in two.served.ask(key).text, 5)
-        time.sleep(2.0)
+        time.sleep(HEARD_WITHIN)
         before = chats(sandbox)
         assert two.ask_many(key, 20) == {429: 20}
         assert chats(sandbox) == before
@@ -202,12 +210,16 @@ class Load(threading.Thread):
         self._served, self._key = served, key
         self._over = threading.Event()
         self.statuses: Counter[int] = Counter()
+        self.refusals: set[str] = set()
         self.seconds: list[float] = []
 
     def run(self) -> None:
         while not self._over.wait(0.1):
             began = time.monotonic()
-            self.statuses[self._served.ask(self._key).status_code] += 1
+            answer = self._served.ask(self._key)
+            self.statuses[answer.status_code] += 1
+            if answer.status_code != 200:
+                self.refusals.add(answer.text)
             self.seconds.append(time.monotonic() - began)
 
     def stop(self) -> None:
@@ -223,7 +235,7 @@ def test_a_database_that_is_gone_for_half_a_minute_loses_nothing(
         Proxy(POSTGRES.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
     ):
-        key = two.served.seed("ok-1", "ok-2")
+        key = two.settled(*(f"ok-{n}" for n in range(40)))
         load = Load(two.served, key)
         load.start()
         time.sleep(1)
@@ -234,7 +246,7 @@ def test_a_database_that_is_gone_for_half_a_minute_loses_nothing(
 
         time.sleep(2)
         load.stop()
-        assert load.statuses.keys() == {200}
+        assert load.statuses.keys() == {200}, load.refusals
         assert max(load.seconds) < 5
         answered = load.statuses[200] + 1
         records = "SELECT COUNT(*) FROM gateway_requestrecord WHERE status = 200"
@@ -246,19 +258,40 @@ def test_a_database_that_is_gone_for_half_a_minute_loses_nothing(
         assert "Traceback" not in two.served.output
 
 
+def test_a_worker_that_dies_while_the_database_is_away_comes_back_with_it(
+    tmp_path: Path, sandbox: SandboxThread
+) -> None:
+    with (
+        Proxy(POSTGRES.port) as proxy,
+        fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
+    ):
+        key = two.settled(*(f"ok-{n}" for n in range(40)))
+        proxy.set("refuse")
+        first, second = children(two.served.process.pid)
+        os.kill(first, signal.SIGKILL)
+        assert wait_for(lambda: "so this worker waits" in two.served.output, 20)
+        assert two.served.ask(key).status_code == 200
+        proxy.set("open")
+
+        assert wait_for(lambda: len(children(two.served.process.pid)) == 2, 20)
+        assert second in children(two.served.process.pid)
+        assert wait_for(lambda: two.ask_many(key, 6) == {200: 6}, 10)
+        assert two.served.process.poll() is None
+
+
 def test_a_slow_database_slows_no_request(tmp_path: Path, sandbox: SandboxThread) -> None:
     with (
         Proxy(POSTGRES.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
     ):
-        key = two.served.seed("ok-1", "ok-2")
+        key = two.settled(*(f"ok-{n}" for n in range(40)))
         proxy.delay = 0.4
         load = Load(two.served, key)
         load.start()
         time.sleep(6)
         load.stop()
         proxy.delay = 0.0
-        assert load.statuses.keys() == {200}
+        assert load.statuses.keys() == {200}, load.refusals
         assert sorted(load.seconds)[len(load.seconds) // 2] < 1.0
         records = "SELECT COUNT(*) FROM gateway_requestrecord WHERE status = 200"
         assert wait_for(lambda: two.number(records) == load.statuses[200] + 1, 20)
@@ -271,7 +304,7 @@ def test_redis_may_go_and_come_back(tmp_path: Path, sandbox: SandboxThread, mood
         Proxy(REDIS.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=True, redis_port=proxy.port) as two,
     ):
-        key = two.served.seed("ok-1", "ok-2")
+        key = two.settled(*(f"ok-{n}" for n in range(40)))
         load = Load(two.served, key)
         load.start()
         time.sleep(1)
@@ -281,7 +314,7 @@ def test_redis_may_go_and_come_back(tmp_path: Path, sandbox: SandboxThread, mood
         proxy.set("open")
         assert wait_for(lambda: two.served.output.count("Redis is back") == 2, 10)
         load.stop()
-        assert load.statuses.keys() == {200}
+        assert load.statuses.keys() == {200}, load.refusals
         assert max(load.seconds) < 3
         penalised = (
             "SELECT COUNT(*) FROM pool_credential WHERE status <> 'active' OR fail_count > 0"

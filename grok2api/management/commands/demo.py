@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.serve import SandboxThread
 from grok2api import server
 from grok2api.bootstrap import claim_demo_data, ensure_admin, prepare
@@ -60,7 +61,8 @@ class Command(BaseCommand):
             listener = server.bind(HOST, env_int("SERVER_PORT", 8000))
         except server.CannotListen as error:
             raise CommandError(f"{error}. SERVER_PORT chooses another port.") from error
-        with SandboxThread() as sandbox:
+        # Real accounts run out; who tries the demo should not have to wait for tomorrow.
+        with SandboxThread(options=SandboxOptions(quota_falls=False)) as sandbox:
             self._run(listener, sandbox.url)
 
     def _run(self, listener: socket, sandbox: str) -> None:
