@@ -14,17 +14,38 @@ from django.core.management.base import BaseCommand
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from gateway.api.errors import CODES
+from gateway.api.file_responses import STALLED
+from gateway.api.forms import FileRule
+from gateway.api.incoming import PACE
 from gateway.catalog import MODELS
 from gateway.conf.keys import KEYS, SECTIONS
+from gateway.consumers import admission, imagine, sockets
 from gateway.exchange import End
 from gateway.ledger.spans import HOURS_KEPT
 from gateway.management.commands.refresh_quota import INTERRUPTED
-from gateway.relay import query_pauses, quota_sync
+from gateway.media import checks, housekeeping
+from gateway.media.errors import BadContent
+from gateway.media.store import MAX_BYTES, MIB, RESERVE
+from gateway.relay import (
+    image_chat,
+    imagine_round,
+    imagine_run,
+    query_pauses,
+    quota_sync,
+    video_jobs,
+)
+from gateway.relay.video_jobs import QueueFull
 from gateway.sandbox.serve import SandboxThread
 from gateway.telemetry import slots, tracing
+from gateway.translate.videos import MAX_PROMPT
 from gateway.upstream import attachments, errors, fetch, taxonomy
 from gateway.upstream.errors import Effect, UpstreamError
+from gateway.upstream.web.media import edits
+from gateway.upstream.xai.images import MAX_EDITED, MAX_INPUT_BYTES
+from gateway.videos import table as video_table
 from gateway.wire.chat import ChatCompletionRequest, Message, VideoConfig
+from gateway.wire.images import ImageGenerationBody
+from gateway.wire.videos import CreateVideo
 from grok2api import __version__
 from pool import census, leadership, upkeep
 from pool.admin import USAGE_DAYS
@@ -151,6 +172,39 @@ def test_every_field_of_a_request_is_documented() -> None:
     assert [name for name in VideoConfig.model_fields if f"`{name}`" not in API] == []
 
 
+def section(page: str, heading: str) -> str:
+    """What stands under a heading, without the headings of the same rank that follow."""
+    rank = heading.split(" ", maxsplit=1)[0]
+    return page.split(f"\n{heading}\n")[1].split(f"\n{rank} ")[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "body"), [("## Pictures", ImageGenerationBody), ("## Videos", CreateVideo)]
+)
+def test_every_field_of_a_request_for_media_is_documented(
+    heading: str, body: type[ImageGenerationBody | CreateVideo]
+) -> None:
+    table = section(API, heading).split("\n### ")[0]
+    named = {name for row in rows(table, 3) for name in ticked(row[0])}
+    assert set(body.model_fields) == named
+
+
+def test_the_codes_of_a_failed_video_job_are_documented() -> None:
+    table = {name for row in rows(section(API, "## Videos"), 2) for name in ticked(row[0])}
+    endings = {str(literal(keyword(call, "error_code"))) for call in calls("Ending")}
+    known = set(documented_codes())
+    assert endings - known - {"None"} == table - known != set()
+
+
+def test_the_codes_of_the_imagine_socket_are_documented() -> None:
+    said = set(ticked(section(API, "## The Imagine socket")))
+    refusals = {str(literal(call.args[0])) for call in calls("BadCommand")}
+    failures = {str(literal(call.args[0])) for call in calls("failure") if call.args}
+    assert "empty_prompt" in refusals
+    assert "internal_error" in failures
+    assert (refusals | failures) - {"None"} <= said
+
+
 def test_the_limits_of_attachments_are_documented() -> None:
     most = f"At most {attachments.MAX_PARTS}, {fetch.MAX_BYTES:,} bytes"
     assert most in API
@@ -184,10 +238,19 @@ def raised_codes() -> Iterator[tuple[object, object, object]]:
         yield *bad, literal(call.args[1])
     for code in (*attachments._INVALID.values(), *attachments._CODE_OF_FETCH_ERROR.values()):
         yield *bad, code
+    contents: list[type[BadContent]] = [BadContent, *BadContent.__subclasses__()]
+    for content in contents:
+        yield *bad, content.code
     for code in CODES.values():
         yield 429, "rate_limit_error", code
     for field in VideoConfig.model_fields:
         yield *bad, f"invalid_{field}"
+    for rule in calls("FileRule"):
+        yield *bad, literal(keyword(rule, "too_many")) or FileRule().too_many
+    for code in ("invalid_link", "link_expired"):
+        yield 403, "permission_error", code
+    for unavailable in ("storage_full", "storage_failed", QueueFull().code):
+        yield 503, "server_error", unavailable
     for error in kinds_of_upstream_error():
         yield error.status, error.type, error.code
 
@@ -382,6 +445,13 @@ def test_files_that_are_named_exist(page: Path) -> None:
             assert (ROOT / match[1]).exists(), span
 
 
+def test_the_operations_of_requests_are_documented() -> None:
+    recorded = {literal(call.args[0]) for call in calls("record") if call.args}
+    recorded |= {literal(keyword(call, "operation")) for call in calls("Exchange")}
+    told = API.split("its `operation` is")[1].split("\n\n")[0]
+    assert set(ticked(told)) == recorded - {None} | {imagine_round.OPERATION}
+
+
 def test_the_ends_of_requests_are_documented() -> None:
     section = OPERATIONS.split("\n## The ledger")[1].split("\n## ")[0]
     assert [ticked(row[0]) for row in rows(section, 2)[1:]] == [[end.value] for end in End]
@@ -423,6 +493,30 @@ NUMBERS = [
     (ARCHITECTURE, f"After {store.DEAD_AFTER:.0f} seconds without a beat"),
     (DEPLOYMENT, f"up to {2 * store.AT_ONCE} connections"),
     (API, f"counted every {census.EVERY:.0f} seconds"),
+    (API, f"at most {PACE.silence:.0f} seconds without a byte"),
+    (API, f"at least {PACE.least >> 10} KiB per second"),
+    (API, f"at most {image_chat.MAX_INPUT_BYTES // MIB} MiB each in a form"),
+    (API, f'`grok.media_protocol = "current"` | {edits.MAX_INPUTS} |'),
+    (API, f'`grok.rest_form = "mode_id"` | {edits.MAX_POSTED_INPUTS} |'),
+    (API, f"with `model_name` | {edits.MAX_LEGACY_INPUTS} |"),
+    (API, f"| {MAX_EDITED}, of {MAX_INPUT_BYTES // MIB} MiB each"),
+    (API, f"may have {sockets.PER_VISITOR} sockets in one worker"),
+    (API, f"a worker {sockets.IN_ALL} in all"),
+    (API, f"a session every {admission.SESSION_RECHECK})"),
+    (API, f"a frame above {imagine.MAX_FRAME // 1024} KiB"),
+    (API, f"after {imagine_run.NOTHING_FREE:.0f} seconds when nothing is free"),
+    (API, f"after {imagine_run.FIRST_PAUSE} seconds, doubling up"),
+    (API, f"doubling up to {imagine_run.LONGEST_PAUSE:.0f}."),
+    (API, f"With {video_jobs.MOST_WAITING:,} unfinished ones"),
+    (API, f"at most {MAX_PROMPT:,} characters"),
+    (API, f"for {video_table.KEPT.total_seconds() / 3600:.0f} hours after its end"),
+    (API, f"more than {checks.MAX_PIXELS // 1_000_000} megapixels"),
+    (API, f"png, jpeg, webp or gif, at most {MAX_BYTES['image'] // MIB} MiB"),
+    (OPERATIONS, f"Every {housekeeping.CLEAN_EVERY:.0f} seconds one process"),
+    (OPERATIONS, f"down to {housekeeping.CLEAN_TO:.0%}".replace("%", " %")),
+    (OPERATIONS, f"less than {RESERVE // MIB} MiB of the disk"),
+    (OPERATIONS, f"it took nothing for {STALLED:.0f} seconds"),
+    (OPERATIONS, f"taken over after {video_table.STALE:.0f} seconds"),
 ]
 
 

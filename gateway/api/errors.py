@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 
+from django.db import Error as DatabaseFailed
 from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import ValidationError as NinjaValidationError
@@ -98,6 +99,18 @@ def internal_error(error: Exception | None = None) -> ApiError:
     return ApiError(500, "Something broke in here.", type_="server_error", code="internal_error")
 
 
+def _record_away(error: DatabaseFailed) -> ApiError:
+    """Only what must be read from the record to be answered ever gets here."""
+    logger.warning("a request needs the database, which is away: %s", type(error).__name__)
+    return ApiError(
+        503,
+        "The database is away; try again in a moment.",
+        type_="server_error",
+        code="storage_unavailable",
+        headers=_retry_after(5.0),
+    )
+
+
 def _attachment(error: AttachmentError) -> ApiError:
     return ApiError(400, error.message, code=error.code, param="messages")
 
@@ -123,6 +136,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], Callable[..., ApiError]], ...] = (
     (MediaError, translate_media),
     (NinjaValidationError, _ninja_invalid),
     (Http404, not_found),
+    (DatabaseFailed, _record_away),
 )
 
 

@@ -170,7 +170,9 @@ class Grok(Section):
         True, description="Keep upstream's memory of earlier conversations out of answers."
     )
     nsfw_enabled: bool = Field(
-        False, description="Send image requests with enable_nsfw, as the account itself could."
+        False,
+        description="Send image requests with enable_nsfw, as the account itself could, and allow"
+        " the video preset spicy.",
     )
 
 
