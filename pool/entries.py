@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from pool.leases import Reading
@@ -114,7 +115,7 @@ class Entry:
     wakes_at: float = 0.0
     skip_models: dict[str, float] = field(default_factory=dict)
     pending_uses: int = 0
-    pending_columns: set[str] = field(default_factory=set)
+    pending_columns: Set[str] = frozenset()
     last_used: float = 0.0
     last_failed: float = 0.0
     last_reason: str = ""

@@ -24,9 +24,9 @@ from pool.models import Leadership
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-TTL = 9.0
+TTL = 7.0
 """Seconds that a lease lasts; a holder that was killed is succeeded within about as many."""
-RENEWAL = 3.0
+RENEWAL = 2.0
 MARGIN = 0.5
 """Seconds by which the holder stops before its lease is over, for work it has just begun."""
 PATIENCE = 2.0

@@ -20,7 +20,7 @@ def apply_outcome(
         _consumed(entry, bucket, now, policy)
         if verdict is Verdict.SUCCESS and entry.failures:
             entry.failures = 0
-            entry.pending_columns.add("fail_count")
+            entry.pending_columns |= {"fail_count"}
         return
     if verdict is Verdict.SKIP_MODEL:
         entry.skip_models[model] = now + policy.skip_model
@@ -35,7 +35,7 @@ def forgive(entry: Entry, reason: str) -> None:
     """Take back the penalty for ``reason``, an error that was not the credential's own."""
     if not entry.active and not entry.disabled and entry.invalid_reason == reason:
         entry.active, entry.invalid_reason = True, ""
-        entry.pending_columns.add("status")
+        entry.pending_columns |= {"status"}
     if entry.last_reason == reason:
         entry.resting_until, entry.failures = 0.0, 0
         entry.pending_columns |= {"resting_until", "fail_count"}
@@ -52,12 +52,12 @@ def _cool(entry: Entry, quota: Quota, until: float) -> None:
     """Never shortens a cool-down that is already longer."""
     quota.cooling_until = max(quota.cooling_until, until)
     quota.dirty = quota.cooling_dirty = True
-    entry.pending_columns.add("quotas")
+    entry.pending_columns |= {"quotas"}
 
 
 def _rest(entry: Entry, until: float) -> None:
     entry.resting_until = max(entry.resting_until, until)
-    entry.pending_columns.add("resting_until")
+    entry.pending_columns |= {"resting_until"}
 
 
 def _clamped(outcome: Outcome, otherwise: float, policy: PoolPolicy) -> float:
@@ -87,7 +87,7 @@ def _cool_all(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: P
 
 def _back_off(entry: Entry, bucket: str, outcome: Outcome, now: float, policy: PoolPolicy) -> None:
     entry.failures += 1
-    entry.pending_columns.add("fail_count")
+    entry.pending_columns |= {"fail_count"}
     doubled = min(policy.back_off * 2 ** min(entry.failures - 1, 20), policy.back_off_max)
     if entry.failures >= policy.fail_threshold:
         doubled = policy.back_off_max

@@ -317,7 +317,7 @@ class MemoryPool:
             quota.end_reservation(hold.reserved, refund=refund)
             if not refund:
                 quota.dirty = True
-                hold.entry.pending_columns.add("quotas")
+                hold.entry.pending_columns |= {"quotas"}
 
     def _held(self, lease: Lease) -> Hold:
         try:
@@ -342,7 +342,7 @@ class MemoryPool:
         entry = self._held(lease).entry
         if entry.user_id != user_id and _is_storable(user_id):
             entry.user_id = user_id
-            entry.pending_columns.add("user_id")
+            entry.pending_columns |= {"user_id"}
             self._changed(entry)
 
     def subject(self, credential_id: int) -> Subject | None:
@@ -359,7 +359,7 @@ class MemoryPool:
         now = self._now()
         for bucket, reading in readings.items():
             entry.quota(bucket).measure(reading, now)
-        entry.pending_columns.add("quotas")
+        entry.pending_columns |= {"quotas"}
         self._place(entry, now)
         self._changed(entry)
 
@@ -369,7 +369,7 @@ class MemoryPool:
             return
         self._withdraw(entry)
         entry.team_id = team_id
-        entry.pending_columns.add("team_id")
+        entry.pending_columns |= {"team_id"}
         self._add(entry, self._now())
         self._changed(entry)
 

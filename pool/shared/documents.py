@@ -84,7 +84,7 @@ class Facts:
     def changes(self, after: Facts, bucket: str, model: str) -> Document:
         """The patch that makes another worker's picture of it the same."""
         patch: Document = {}
-        if after.active != self.active:
+        if (after.active, after.reason) != (self.active, self.reason):
             patch |= {"a": int(after.active), "w": after.reason}
         if after.resting_until != self.resting_until:
             patch["r"] = after.resting_until

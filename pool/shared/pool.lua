@@ -283,21 +283,23 @@ for worker, leases in pairs(holds) do
 end
 for _, worker in ipairs(ended_sessions) do redis.call('HDEL', prefix .. 'sessions', worker) end
 
+local texts = {}
 for id in pairs(dirty) do
   local doc = docs[id]
   newest = newest + 1
   doc.v = newest
-  redis.call('SET', prefix .. 'c:' .. id, cjson.encode(doc), 'EX', KEEP)
+  texts[#texts + 1] = cjson.encode(doc)
+  redis.call('SET', prefix .. 'c:' .. id, texts[#texts], 'EX', KEEP)
   redis.call('ZADD', prefix .. 'log', newest, id)
-  told[id] = true
 end
 if next(dirty) then redis.call('SET', prefix .. 'seq', string.format('%.0f', newest)) end
 
-local texts = {}
-for id in pairs(told) do texts[#texts + 1] = cjson.encode(docs[id]) end
+for id in pairs(told) do
+  if not dirty[id] then texts[#texts + 1] = cjson.encode(docs[id]) end
+end
 for index = 1, #changed, 2 do
   local id = tonumber(changed[index])
-  if not told[id] then
+  if not (told[id] or dirty[id]) then
     local raw = redis.pcall('GET', prefix .. 'c:' .. id)
     if type(raw) == 'string' then texts[#texts + 1] = raw end
   end

@@ -234,8 +234,6 @@ class SharedPool(MemoryPool):
         """Give back what dead workers hold, and repair what an absence has left behind."""
         self._alone_since = None
         async with self.courier.turn:
-            if not self._store.available:
-                self.courier.give_up()
             operations = self._make_good(beat)
             operations += [{"o": "reap", "worker": w, "after": DEAD_AFTER} for w in beat.dead]
             try:

@@ -200,7 +200,7 @@ async def test_what_was_forgiven_is_written() -> None:
     pool = Pool()
     for number in (1, 2):
         await pool.fail(number, RETIRE)
-        pool.entry(number).pending_columns.clear()
+        pool.entry(number).pending_columns = frozenset()
     pool.changed.clear()
     await pool.fail(3, RETIRE)
     assert {1, 2} <= set(pool.changed)

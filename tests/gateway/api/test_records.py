@@ -71,7 +71,6 @@ def test_measured_tokens_are_told_from_estimated_ones(sandbox: SandboxThread) ->
 
 REFUSED = [
     ({"model": "no-such-model"}, 400, "model_not_found"),
-    ({"model": "grok-imagine-1.0"}, 400, "model_not_supported"),
     ({"model": "grok-4", "n": 3}, 400, None),
     ({"model": "grok-4-heavy"}, 429, "rate_limit_exceeded"),
 ]

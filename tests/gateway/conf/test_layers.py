@@ -41,6 +41,8 @@ def test_every_documented_key_has_its_documented_default() -> None:
         "image_format": "url",
         "video_format": "url",
         "sign_media_urls": True,
+        "media_url_hours": 168,
+        "accel_redirect": "",
     }
     grok = config.grok
     assert (grok.temporary, grok.stream, grok.thinking, grok.dynamic_statsig) == (True,) * 4
@@ -72,6 +74,9 @@ def test_every_documented_key_has_its_documented_default() -> None:
     assert config.pool.model_dump() == {
         "policy": "web_first",
         "wait_ms": 0,
+        "max_waiting": 1000,
+        "incident_threshold": 5,
+        "incident_window_sec": 60,
         "max_concurrent_per_credential": 4,
         "max_concurrent_per_api_key": 64,
         "max_cooldown_sec": 86400,

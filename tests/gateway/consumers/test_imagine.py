@@ -451,7 +451,8 @@ def test_a_picture_that_comes_as_an_address_is_fetched(sandbox: SandboxThread, t
             else:
                 assert heard["code"] == "empty_image"
                 client.hear_until(is_error)
-                assert gateway.naps[:2][-1] >= 1.5
+                assert wait_for(lambda: len(gateway.naps) >= 2, 5)
+                assert gateway.naps[1] >= 1.5
 
 
 def closing_code(client: Client) -> int:

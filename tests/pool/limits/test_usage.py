@@ -333,7 +333,8 @@ async def test_following_survives_a_database_that_is_away(
         await end(following)
         with pytest.raises(LimitExceeded):
             await worker.limiter.reserve(limited(key, chat=2), CHAT)
-    assert len([m for m in caplog.messages if m.startswith(READING)]) == 1
+    # A look may also fail on the renaming itself, but not every one is reported.
+    assert 1 <= len([m for m in caplog.messages if m.startswith(READING)]) <= 2
 
 
 def rename(before: str, after: str) -> None:

@@ -308,6 +308,47 @@ async def test_the_places_of_others_are_kept_for_a_while_and_then_counted_as_fre
     assert not await a.is_refused()
 
 
+async def test_the_places_of_workers_that_died_with_the_data_are_free(
+    own_fleet: Fleet, server: OwnRedis
+) -> None:
+    server.start()
+    a, b = await own_fleet.join("a", one, policy=CAP), await own_fleet.join("b", one, policy=CAP)
+    await b.lease()
+    await a.beat()
+    await b.die()
+    own_fleet.keys.redis.flushall()
+    await a.beat()
+    assert await a.use() == 1
+
+
+async def test_what_was_taken_when_it_went_is_not_offered_again(
+    own_fleet: Fleet, server: OwnRedis
+) -> None:
+    server.start()
+    a = await own_fleet.join("a", lambda: [measured(1, 1), measured(2, None)])
+    server.stop()
+    assert (await a.lease()).credential_id == 1
+    assert (await a.lease()).credential_id == 2
+
+
+async def test_nothing_gets_through_before_a_forgotten_worker_is_known_again(
+    own_fleet: Fleet, server: OwnRedis
+) -> None:
+    server.start()
+    a = await own_fleet.join("a", one)
+    let_through: list[bool] = []
+
+    async def listener(_: object) -> None:
+        let_through.append(a.store.available)
+
+    a.store.listen(listener)
+    await a.beat()
+    own_fleet.keys.redis.flushall()
+    await a.beat()
+    await a.beat()
+    assert let_through == [True, False, True]
+
+
 async def test_caps_hold_again_once_everybody_is_back(own_fleet: Fleet, server: OwnRedis) -> None:
     server.start()
     a, b = await own_fleet.join("a", one, policy=CAP), await own_fleet.join("b", one, policy=CAP)

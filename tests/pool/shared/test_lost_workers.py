@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from pool.entries import Entry
 from pool.outcomes import NEUTRAL
 from pool.policy import PoolPolicy
-from pool.shared.store import DEAD_AFTER, Beat
-from tests.pool.shared.rig import WANT, Fleet, OwnRedis, measured, wire_to
+from pool.shared.store import DEAD_AFTER, Beat, Script
+from tests.pool.shared.rig import WANT, Fleet, OwnRedis, Worker, measured, wire_to
 from tests.services import REDIS
 
 CAP = PoolPolicy(max_concurrent=1)
@@ -102,6 +104,67 @@ async def test_a_worker_that_beats_just_before_its_burial_keeps_its_leases(fleet
     await a.beat()
     await b.pool._on_beat(Beat(b.pool._epoch, True, ("a",)))
     assert fleet.held() == 1
+
+
+async def test_a_claim_answered_before_its_worker_was_given_up_is_claimed_again(
+    fleet: Fleet,
+) -> None:
+    a, b = await fleet.join("a", one, policy=CAP), await fleet.join("b", one, policy=CAP)
+    async with held_up(a) as go_on:
+        request = asyncio.create_task(a.lease())
+        await until(lambda: bool(fleet.keys.documents()))
+        fleet.grow_old(a)
+        await b.beat()
+        assert fleet.held() == 0
+        beat = asyncio.create_task(a.beat())
+        await until(lambda: a.store.session != a.pool._session)
+        go_on.set()
+        lease = await request
+        await beat
+    await a.beat()
+    assert fleet.held() == 1
+    assert await b.is_refused()
+    await a.end(lease)
+    assert (fleet.held(), fleet.box()["q"]) == (0, 9)
+
+
+async def test_a_claim_whose_answer_came_too_late_is_not_left_behind(fleet: Fleet) -> None:
+    a = await fleet.join("a", one, policy=CAP)
+    async with held_up(a) as go_on:
+        request = asyncio.create_task(a.lease())
+        await until(lambda: bool(fleet.keys.documents()))
+        a.store.lose(OSError("another call has failed"))
+        beat = asyncio.create_task(a.beat())
+        await until(lambda: a.store.session != a.pool._session)
+        go_on.set()
+        lease = await request
+        await beat
+    await a.end(lease)
+    await a.beat()
+    assert (fleet.held(), fleet.box()["q"]) == (0, 9)
+
+
+@asynccontextmanager
+async def held_up(worker: Worker) -> AsyncIterator[asyncio.Event]:
+    """Answers to batches of operations wait for the event; those to beats do not."""
+    go_on, store = asyncio.Event(), worker.store
+    evaluate = store._evaluate
+
+    async def slowly(script: Script, keys: Sequence[str], args: Sequence[str | float]) -> object:
+        reply = await evaluate(script, keys, args)
+        if script is not store._beat:
+            await go_on.wait()
+        return reply
+
+    store._evaluate = slowly  # type: ignore[method-assign]
+    yield go_on
+    store._evaluate = evaluate  # type: ignore[method-assign]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is in Redis
+            await asyncio.sleep(0.002)
 
 
 async def test_two_may_bury_the_same_worker(fleet: Fleet) -> None:

@@ -56,10 +56,11 @@ async def test_a_task_that_dies_is_reported_and_requests_go_on(
     def fail(_: object) -> NoReturn:
         raise ZeroDivisionError
 
-    a.pool.courier._deliver = fail
+    deliver, a.pool.courier._deliver = a.pool.courier._deliver, fail
     with caplog.at_level(logging.ERROR):
         async with asyncio.timeout(10):
             assert await a.use() == 1
             assert await a.use() == 1
+            a.pool.courier._deliver = deliver
             await membership.stop()
     assert "background task courier died" in caplog.text

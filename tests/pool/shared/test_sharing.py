@@ -61,6 +61,15 @@ async def test_a_penalty_holds_for_all(fleet: Fleet) -> None:
     assert b.entry().invalid_reason == "dead"
 
 
+async def test_the_last_reason_to_retire_it_is_known_to_all(fleet: Fleet) -> None:
+    a, b = await two(fleet, 5)
+    await a.use(RETIRE)
+    await a.pool.judge(1, "fast", Outcome(Verdict.RETIRE, "expired"))
+    await a.pool.courier.drain()
+    await b.beat()
+    assert (a.entry().invalid_reason, b.entry().invalid_reason) == ("expired", "expired")
+
+
 async def test_failures_count_wherever_they_happen(fleet: Fleet) -> None:
     a, b = await two(fleet, 5, policy=PoolPolicy(max_concurrent=2))
     first, second = await a.lease(), await b.lease()
