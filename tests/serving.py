@@ -26,6 +26,8 @@ ADDRESSES = (
     "XAI__BASE_URL",
     "XAI__MANAGEMENT_URL",
 )
+HEARD_WITHIN = 2.0
+"""Seconds in which every worker follows a change."""
 
 
 def free_port() -> int:
@@ -151,10 +153,12 @@ class Served:
         return json.loads(done.stdout) if "--json" in arguments else done
 
     def seed(self, *tokens: str) -> str:
-        """Import web sessions and make a client key, in effect when this returns."""
+        """Import web sessions and make a client key, in effect everywhere when this returns."""
         self.manage("import_tokens", "-", "--pool", "ssoBasic", "--json", stdin="\n".join(tokens))
         key: str = self.manage("create_api_key", "--name", "test", "--json")["key"]
         assert wait_for(lambda: self.ask(key).status_code == 200, 5), self.ask(key).text
+        if "--workers" in self._arguments:
+            time.sleep(HEARD_WITHIN)
         return key
 
     def ask(self, key: str, prompt: str = "FRAMES:1", **fields: Any) -> httpx.Response:

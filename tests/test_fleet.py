@@ -19,13 +19,11 @@ import pytest
 from gateway.sandbox.serve import SandboxThread
 from tests.proxies import Proxy
 from tests.services import MARIADB, POSTGRES, REDIS, Service, new_database, own_name, query
-from tests.serving import Served, wait_for
+from tests.serving import HEARD_WITHIN, Served, wait_for
 from tests.test_serve import children
 
 FLEETS = [(POSTGRES, True), (MARIADB, True), (POSTGRES, False)]
 CHATS = ("/ws/mgw/", "/rest/app-chat/conversations/new")
-HEARD_WITHIN = 2.0
-"""Seconds in which every worker follows a change."""
 SAVED_WITHIN = 0.2
 """Seconds: the save delay of these fleets."""
 
@@ -45,12 +43,6 @@ class Fleet:
 
     def key(self, *limits: str) -> str:
         key: str = self.served.manage("create_api_key", "--name", "x", *limits, "--json")["key"]
-        time.sleep(HEARD_WITHIN)
-        return key
-
-    def settled(self, *tokens: str) -> str:
-        """Seed, and wait until both workers must have heard of it."""
-        key = self.served.seed(*tokens)
         time.sleep(HEARD_WITHIN)
         return key
 
@@ -147,7 +139,7 @@ def test_a_killed_leader_is_succeeded_and_refreshing_goes_on(
     tmp_path: Path, sandbox: SandboxThread, database: Service, redis: bool
 ) -> None:
     with fleet(tmp_path, sandbox, database, redis=redis) as two:
-        key = two.settled("ok-1")
+        key = two.served.seed("ok-1")
         two.served.manage("import_tokens", "-", "--pool", "ssoSuper", stdin="limited-noretry-1")
         assert wait_for(lambda: "cooling" in two.served.ask(key, model="grok-4-heavy").text, 8)
         assert wait_for(lambda: two.leader() != 0, 10)
@@ -235,7 +227,7 @@ def test_a_database_that_is_gone_for_half_a_minute_loses_nothing(
         Proxy(POSTGRES.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
     ):
-        key = two.settled(*(f"ok-{n}" for n in range(40)))
+        key = two.served.seed(*(f"ok-{n}" for n in range(40)))
         load = Load(two.served, key)
         load.start()
         time.sleep(1)
@@ -265,7 +257,7 @@ def test_a_worker_that_dies_while_the_database_is_away_comes_back_with_it(
         Proxy(POSTGRES.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
     ):
-        key = two.settled(*(f"ok-{n}" for n in range(40)))
+        key = two.served.seed(*(f"ok-{n}" for n in range(40)))
         proxy.set("refuse")
         first, second = children(two.served.process.pid)
         os.kill(first, signal.SIGKILL)
@@ -284,7 +276,7 @@ def test_a_slow_database_slows_no_request(tmp_path: Path, sandbox: SandboxThread
         Proxy(POSTGRES.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=False, through=proxy) as two,
     ):
-        key = two.settled(*(f"ok-{n}" for n in range(40)))
+        key = two.served.seed(*(f"ok-{n}" for n in range(40)))
         proxy.delay = 0.4
         load = Load(two.served, key)
         load.start()
@@ -304,7 +296,7 @@ def test_redis_may_go_and_come_back(tmp_path: Path, sandbox: SandboxThread, mood
         Proxy(REDIS.port) as proxy,
         fleet(tmp_path, sandbox, POSTGRES, redis=True, redis_port=proxy.port) as two,
     ):
-        key = two.settled(*(f"ok-{n}" for n in range(40)))
+        key = two.served.seed(*(f"ok-{n}" for n in range(40)))
         load = Load(two.served, key)
         load.start()
         time.sleep(1)
