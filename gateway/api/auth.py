@@ -5,7 +5,9 @@ from __future__ import annotations
 from django.http import HttpRequest
 from ninja.security.base import AuthBase
 
+from gateway.api.errors import shown
 from gateway.relay import runtime
+from gateway.wire.errors import ApiError
 from pool.keys import KeyRecord, KeyRefused, UnknownKey
 
 
@@ -35,3 +37,15 @@ def has_key(request: HttpRequest) -> bool:
     except KeyRefused:
         return False
     return True
+
+
+def require_model(key: KeyRecord, model_id: str) -> None:
+    """Raises ApiError 403 unless the key may use the model."""
+    if key.allowed_models is not None and model_id not in key.allowed_models:
+        raise ApiError(
+            403,
+            f"This key may not use the model {shown(model_id)}.",
+            type_="permission_error",
+            code="model_not_allowed",
+            param="model",
+        )

@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Router
 
+from gateway.api.auth import require_model
 from gateway.api.errors import shown
 from gateway.api.recorded import Recorded
 from gateway.api.streams import EventStream, collect, stream_chunks
@@ -21,7 +22,7 @@ from gateway.relay.recording import Recording
 from gateway.translate.chat_answer import AnswerHead, ThinkingStyle
 from gateway.translate.chat_request import to_request
 from gateway.wire.chat import ChatCompletionRequest
-from gateway.wire.errors import ApiError, bad_request
+from gateway.wire.errors import bad_request
 from gateway.wire.parsing import parse
 from pool.keys import KeyRecord
 
@@ -77,14 +78,7 @@ def _chat_model(model_id: str, key: KeyRecord) -> Model:
     model = runtime.current().catalog.find(model_id)
     if model is None:
         raise bad_request(f"There is no model {shown(model_id)}.", "model_not_found", "model")
-    if key.allowed_models is not None and model_id not in key.allowed_models:
-        raise ApiError(
-            403,
-            f"This key may not use the model {shown(model_id)}.",
-            type_="permission_error",
-            code="model_not_allowed",
-            param="model",
-        )
+    require_model(key, model_id)
     return model
 
 

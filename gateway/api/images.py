@@ -13,6 +13,7 @@ from typing import Any, cast
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja import Router
 
+from gateway.api.auth import require_model
 from gateway.api.errors import shown, translate
 from gateway.api.forms import FileRule, Form, FormRules, UploadedFile, read_form
 from gateway.api.incoming import incoming_of
@@ -235,14 +236,7 @@ def _image_model(gateway: runtime.Runtime, model_id: str, kind: str, key: KeyRec
     if model is None or model.kind != kind:
         text = f"{shown(model_id)} does not serve this route."
         raise bad_request(text, "model_not_supported", "model")
-    if key.allowed_models is not None and model_id not in key.allowed_models:
-        raise ApiError(
-            403,
-            f"This key may not use the model {shown(model_id)}.",
-            type_="permission_error",
-            code="model_not_allowed",
-            param="model",
-        )
+    require_model(key, model_id)
     return model
 
 

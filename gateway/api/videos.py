@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 from pydantic import ValidationError
 
+from gateway.api.auth import require_model
 from gateway.api.errors import not_found, shown
 from gateway.api.file_responses import answer_with
 from gateway.api.forms import FileRule, Form, FormRules, read_form
@@ -29,7 +30,7 @@ from gateway.upstream.attachments import AttachmentError
 from gateway.upstream.requests import ImagePart
 from gateway.videos.jobs import Job, NewJob, Status
 from gateway.videos.table import Busy, UnknownCursor
-from gateway.wire.errors import ApiError, bad_request
+from gateway.wire.errors import bad_request
 from gateway.wire.parsing import first_problem, parse
 from gateway.wire.videos import CreateVideo, deletion, listing
 from pool.keys import KeyRecord
@@ -127,14 +128,7 @@ def _video_model(gateway: runtime.Runtime, model_id: str, key: KeyRecord) -> Mod
     model = gateway.catalog.find(model_id)
     if model is None:
         raise bad_request(f"There is no model {shown(model_id)}.", "model_not_found", "model")
-    if key.allowed_models is not None and model_id not in key.allowed_models:
-        raise ApiError(
-            403,
-            f"This key may not use the model {shown(model_id)}.",
-            type_="permission_error",
-            code="model_not_allowed",
-            param="model",
-        )
+    require_model(key, model_id)
     if model.kind != "video":
         text = f"{shown(model_id)} makes no videos."
         raise bad_request(text, "model_not_supported", "model")

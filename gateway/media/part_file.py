@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from io import FileIO
+from pathlib import Path
 from threading import Lock
 from uuid import uuid4
 
@@ -33,6 +34,11 @@ class PartFile:
         self._name = f".{uuid4().hex}.part"
         self._file: FileIO | None = None
         self.size = 0
+
+    @property
+    def path(self) -> Path:
+        """Where it lies until it is discarded or kept."""
+        return self._folder.path / self._name
 
     @property
     def file(self) -> FileIO:

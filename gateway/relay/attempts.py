@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gateway.relay.recording import Recording
@@ -129,7 +129,8 @@ class RetryPolicy:
 class Attempts:
     """Tries one credential after the other for one request.
 
-    ``room`` is where a request waits for its first credential.
+    ``room`` is where a request waits for its first credential. ``blame`` is shared by all the
+    calls of one request, where it needs several.
     """
 
     pool: Pool
@@ -138,17 +139,17 @@ class Attempts:
     policy: RetryPolicy
     recording: Recording
     watcher: Watcher
+    blame: Blame = field(default_factory=Blame)
 
     async def commit(self, want: Want) -> Committed:
         """The first answer that begins.
 
         Raises NoCredential when nothing could be tried, else the last UpstreamError.
         """
-        blame = Blame()
         lease = await self.room.lease(want)
         for attempt in range(1, self.policy.most + 2):
             try:
-                return await self._begin(lease, blame)
+                return await self._begin(lease)
             except UpstreamError as failure:
                 _log(attempt, lease, failure)
                 if attempt > self.policy.most or not self.policy.allows(failure, attempt):
@@ -160,11 +161,11 @@ class Attempts:
                     raise failure from None
         raise AssertionError("the last attempt returns or raises")
 
-    async def _begin(self, lease: Lease, blame: Blame) -> Committed:
+    async def _begin(self, lease: Lease) -> Committed:
         account = Account(lease.secret, lease.user_id or None)
         attempt = self.recording.tries(lease)
         events = self.call(lease, account)
-        committed = Committed(self.pool, lease, account, events, blame, self.watcher)
+        committed = Committed(self.pool, lease, account, events, self.blame, self.watcher)
         try:
             await committed.prime()
         except BaseException as error:

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -281,5 +280,4 @@ def _failure(error: MediaError) -> PostprocessingFailed:
 
 def stored_file(part: PartFile, checked: Checked, name: str) -> StoredFile:
     """A checked part as an upstream reads it, until the part is discarded."""
-    path = Path(f"/dev/fd/{part.file.fileno()}")
-    return StoredFile(name, checked.format.mime, path, checked.size)
+    return StoredFile(name, checked.format.mime, part.path, checked.size)

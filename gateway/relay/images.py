@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gateway.catalog import Model
@@ -215,16 +215,6 @@ class _Call:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempts(Attempts):
-    """Of one call among several: the whole request penalises one credential at most."""
-
-    blame: Blame = field(default_factory=Blame)
-
-    async def _begin(self, lease: Lease, blame: Blame) -> Committed:
-        return await Attempts._begin(self, lease, self.blame)
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     committed: Committed
     asked: int
@@ -282,7 +272,7 @@ class _Opener:
     async def _begin(self, stage: _Stage, wanted: int) -> _Opened:
         relay, exchange = self._relay, self._recording.exchange
         call = _Call(relay, self._job, self._model, stage, wanted)
-        attempts = _Attempts(
+        attempts = Attempts(
             relay.pool, relay.room, call, self._policy, self._recording, relay.watcher, self._blame
         )
         committed = await attempts.commit(Want(stage.lanes_for(wanted), self._model.id))
